@@ -1,0 +1,45 @@
+#pragma once
+
+// Intersection over union of two corner-format boxes, to the bit as torchvision computes it on the same device: its CUDA
+// kernel fuses the multiply and add of the union, its CPU kernel rounds every step. Boxes with NaN, and 0 / 0, give NaN,
+// which compares false with every threshold.
+
+#include "host_device.h"
+
+namespace fastcnn {
+
+template <typename T>
+struct Box {
+  T x1, y1, x2, y2;
+};
+
+#ifdef __CUDA_ARCH__
+FASTCNN_HD float union_area(float width, float height, float other, float inter) {
+  return __fsub_rn(__fmaf_rn(width, height, other), inter);
+}
+FASTCNN_HD double union_area(double width, double height, double other, double inter) {
+  return __dsub_rn(__fma_rn(width, height, other), inter);
+}
+#else
+template <typename T>
+FASTCNN_HD T union_area(T width, T height, T other, T inter) {
+  return width * height + other - inter;
+}
+#endif
+
+// `kept` has the higher score. The sides are clamped as max(0, side) is in torchvision: a NaN side gives 0.
+template <typename T>
+FASTCNN_HD T box_iou(const Box<T>& kept, const Box<T>& box) {
+  const T left = kept.x1 > box.x1 ? kept.x1 : box.x1;
+  const T top = kept.y1 > box.y1 ? kept.y1 : box.y1;
+  const T right = kept.x2 < box.x2 ? kept.x2 : box.x2;
+  const T bottom = kept.y2 < box.y2 ? kept.y2 : box.y2;
+  T width = right - left, height = bottom - top;
+  width = width > T(0) ? width : T(0);
+  height = height > T(0) ? height : T(0);
+  const T inter = width * height;
+  const T kept_area = (kept.x2 - kept.x1) * (kept.y2 - kept.y1);
+  return inter / union_area(box.x2 - box.x1, box.y2 - box.y1, kept_area, inter);
+}
+
+}  // namespace fastcnn

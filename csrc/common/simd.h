@@ -1,0 +1,173 @@
+#pragma once
+
+// Fixed-width vectors over the compiler's vector extensions: the same source becomes SSE2, AVX2, AVX-512 or NEON. Storage
+// types are float, double and the two 16-bit types, which are held as integers here and computed on as float.
+
+#include <cstdint>
+#include <cstring>
+#include <utility>
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+#include "storage.h"
+
+namespace fastcnn {
+namespace FASTCNN_ISA {
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kVectorBytes = 64;
+#elif defined(__AVX2__)
+constexpr int kVectorBytes = 32;
+#else
+constexpr int kVectorBytes = 16;
+#endif
+
+template <typename A, int N>
+struct VecOf {
+  typedef A type __attribute__((vector_size(N * sizeof(A))));
+};
+template <typename A, int N>
+using Vec = typename VecOf<A, N>::type;
+
+template <typename A>
+constexpr int kLanes = kVectorBytes / int(sizeof(A));
+
+template <typename To, typename From>
+inline To bit_cast(const From& from) {
+  static_assert(sizeof(To) == sizeof(From));
+  To to;
+  memcpy(&to, &from, sizeof to);
+  return to;
+}
+
+template <typename V>
+inline V read(const void* at) {
+  V v;
+  memcpy(&v, at, sizeof v);
+  return v;
+}
+
+template <int N>
+inline Vec<float, N> widen(Vec<uint16_t, N> v, BFloat16) {
+  return bit_cast<Vec<float, N>>(__builtin_convertvector(v, Vec<uint32_t, N>) << 16);
+}
+
+template <int N>
+inline Vec<float, N> widen(Vec<uint16_t, N> v, Half) {
+#if defined(__AVX512F__)
+  if constexpr (N == 16) return bit_cast<Vec<float, N>>(_mm512_cvtph_ps(bit_cast<__m256i>(v)));
+#endif
+#if defined(__F16C__)
+  if constexpr (N == 8) return bit_cast<Vec<float, N>>(_mm256_cvtph_ps(bit_cast<__m128i>(v)));
+#endif
+  // The exponent is rebased by a multiplication, which normalises subnormals too; infinity and NaN are put back after.
+  const Vec<uint32_t, N> wide = __builtin_convertvector(v, Vec<uint32_t, N>);
+  const Vec<uint32_t, N> magnitude = (wide & 0x7fff) << 13;
+  const Vec<float, N> scaled = bit_cast<Vec<float, N>>(magnitude) * 0x1p112f;
+  const Vec<uint32_t, N> special = magnitude >= (0x7c00u << 13) ? magnitude | 0x7f800000u
+                                                                 : bit_cast<Vec<uint32_t, N>>(scaled);
+  return bit_cast<Vec<float, N>>(special | (wide & 0x8000) << 16);
+}
+
+template <int N>
+inline Vec<uint16_t, N> narrow(Vec<float, N> v, BFloat16) {
+  const Vec<uint32_t, N> bits = bit_cast<Vec<uint32_t, N>>(v);
+  const Vec<uint32_t, N> rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+  const Vec<uint32_t, N> chosen = (bits & 0x7fffffff) > 0x7f800000u ? Vec<uint32_t, N>{} + 0x7fc0u : rounded;
+  return __builtin_convertvector(chosen, Vec<uint16_t, N>);
+}
+
+template <int N>
+inline Vec<uint16_t, N> narrow(Vec<float, N> v, Half) {
+#if defined(__AVX512F__)
+  if constexpr (N == 16) return bit_cast<Vec<uint16_t, N>>(_mm512_cvtps_ph(bit_cast<__m512>(v), 0));
+#endif
+#if defined(__F16C__)
+  if constexpr (N == 8) return bit_cast<Vec<uint16_t, N>>(_mm256_cvtps_ph(bit_cast<__m256>(v), 0));
+#endif
+  const Vec<uint32_t, N> bits = bit_cast<Vec<uint32_t, N>>(v);
+  const Vec<uint32_t, N> sign = bits >> 16 & 0x8000, magnitude = bits & 0x7fffffff;
+  const Vec<uint32_t, N> normal = (magnitude - (112u << 23) + 0xfff + (magnitude >> 13 & 1)) >> 13;
+  // Below 2^-14 the unit in the last place is fixed: adding 0.5 aligns it with float's, which then rounds.
+  const Vec<uint32_t, N> small = bit_cast<Vec<uint32_t, N>>(bit_cast<Vec<float, N>>(magnitude) + 0.5f) - 0x3f000000u;
+  Vec<uint32_t, N> half = magnitude < (113u << 23) ? small : normal;
+  half = magnitude >= 0x477ff000u ? Vec<uint32_t, N>{} + 0x7c00u : half;
+  half = magnitude > 0x7f800000u ? Vec<uint32_t, N>{} + 0x7e00u : half;
+  return __builtin_convertvector(half | sign, Vec<uint16_t, N>);
+}
+
+template <int N>
+inline Vec<float, N> load(const float* at) {
+  return read<Vec<float, N>>(at);
+}
+template <int N>
+inline Vec<double, N> load(const double* at) {
+  return read<Vec<double, N>>(at);
+}
+template <int N>
+inline Vec<float, N> load(const BFloat16* at) {
+  return widen<N>(read<Vec<uint16_t, N>>(at), BFloat16{});
+}
+template <int N>
+inline Vec<float, N> load(const Half* at) {
+  return widen<N>(read<Vec<uint16_t, N>>(at), Half{});
+}
+
+template <int N>
+inline void store(float* at, Vec<float, N> v) {
+  memcpy(at, &v, sizeof v);
+}
+template <int N>
+inline void store(double* at, Vec<double, N> v) {
+  memcpy(at, &v, sizeof v);
+}
+template <int N>
+inline void store(BFloat16* at, Vec<float, N> v) {
+  const Vec<uint16_t, N> bits = narrow<N>(v, BFloat16{});
+  memcpy(at, &bits, sizeof bits);
+}
+template <int N>
+inline void store(Half* at, Vec<float, N> v) {
+  const Vec<uint16_t, N> bits = narrow<N>(v, Half{});
+  memcpy(at, &bits, sizeof bits);
+}
+
+// The first `count` lanes only, for tails: neither reads nor writes past them.
+template <int N, typename T>
+inline Vec<acc_t<T>, N> load_some(const T* at, int count) {
+  T buffer[N] = {};
+  memcpy(buffer, at, sizeof(T) * count);
+  return load<N>(buffer);
+}
+template <int N, typename T>
+inline void store_some(T* at, Vec<acc_t<T>, N> v, int count) {
+  T buffer[N];
+  store<N>(buffer, v);
+  memcpy(at, buffer, sizeof(T) * count);
+}
+
+// Lanes of a and b in turn, from the lower (Part = 0) or upper (Part = 1) halves of both.
+template <typename A, int N, int Part, int... I>
+inline Vec<A, N> interleave(Vec<A, N> a, Vec<A, N> b, std::integer_sequence<int, I...>) {
+  return __builtin_shufflevector(a, b, (Part * N / 2 + I / 2 + I % 2 * N)...);
+}
+
+// Row i, lane j becomes row j, lane i: log2(N) rounds of interleaving the upper half of the rows into the lower.
+template <typename A, int N>
+inline void transpose(Vec<A, N> (&rows)[N]) {
+  using Lanes = std::make_integer_sequence<int, N>;
+  for (int round = 1; round < N; round *= 2) {
+    Vec<A, N> mixed[N];
+    for (int i = 0; i < N / 2; ++i) {
+      mixed[2 * i] = interleave<A, N, 0>(rows[i], rows[i + N / 2], Lanes{});
+      mixed[2 * i + 1] = interleave<A, N, 1>(rows[i], rows[i + N / 2], Lanes{});
+    }
+    memcpy(rows, mixed, sizeof mixed);
+  }
+}
+
+}  // namespace
+}  // namespace FASTCNN_ISA
+}  // namespace fastcnn

@@ -1,0 +1,254 @@
+#include "roi_align_kernel.h"
+
+#include "../common/simd.h"
+
+namespace fastcnn {
+namespace FASTCNN_ISA {
+namespace {
+
+constexpr int kBlock = 64;  // Channels of a channels_last image handled at once: their rows of a RoI stay in L1.
+
+// The sum over the taps of a bin of weight * rows[index][0, count), rows being `stride` elements apart.
+template <int lanes, typename T>
+inline Vec<acc_t<T>, lanes> weighted_row(const T* rows, int64_t stride, const AxisTaps<acc_t<T>>& taps, int bin,
+                                         int count) {
+  Vec<acc_t<T>, lanes> sum{};
+  for (int32_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t) {
+    const T* row = rows + taps.index[t] * stride;
+    sum += taps.weight[t] * (count == lanes ? load<lanes>(row) : load_some<lanes>(row, count));
+  }
+  return sum;
+}
+
+// The same for n elements.
+template <typename T>
+inline void weighted_rows(const T* rows, int64_t stride, const AxisTaps<acc_t<T>>& taps, int bin, int64_t n,
+                          acc_t<T>* out) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>;
+  const int32_t begin = taps.first[bin], end = taps.first[bin + 1];
+  if (n == kBlock) {
+    Vec<A, lanes> sums[kBlock / lanes] = {};
+    for (int32_t t = begin; t < end; ++t)
+      for (int i = 0; i < kBlock / lanes; ++i)
+        sums[i] += taps.weight[t] * load<lanes>(rows + taps.index[t] * stride + i * lanes);
+    for (int i = 0; i < kBlock / lanes; ++i) store<lanes>(out + i * lanes, sums[i]);
+    return;
+  }
+  for (int64_t at = 0; at < n; at += lanes) {
+    const int count = n - at < lanes ? int(n - at) : lanes;
+    store_some<lanes>(out + at, weighted_row<lanes>(rows + at, stride, taps, bin, count), count);
+  }
+}
+
+// rows[index][0, n) += weight * in over the taps of a bin.
+template <typename A>
+inline void scatter_rows(const A* in, int64_t n, const AxisTaps<A>& taps, int bin, int64_t stride, A* rows) {
+  constexpr int lanes = kLanes<A>;
+  for (int32_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t) {
+    A* row = rows + taps.index[t] * stride;
+    const A weight = taps.weight[t];
+    int64_t at = 0;
+    for (; at + lanes <= n; at += lanes) store<lanes>(row + at, load<lanes>(row + at) + weight * load<lanes>(in + at));
+    for (; at < n; ++at) row[at] += weight * in[at];
+  }
+}
+
+// to[0, n) = from[0, n), where either is of the type accumulated in.
+template <int lanes, typename From, typename To>
+inline void convert(const From* from, To* to, int64_t n) {
+  int64_t i = 0;
+  for (; i + lanes <= n; i += lanes) store<lanes>(to + i, load<lanes>(from + i));
+  if (i < n) store_some<lanes>(to + i, load_some<lanes>(from + i, int(n - i)), int(n - i));
+}
+
+// Columns [begin, end) of the map, at most a vector of them, which hold the next columns to be read from columns[i] on.
+// A full vector is moved left where it would run past the end of a row.
+struct ColumnRun {
+  int64_t begin, end;
+
+  template <typename A>
+  static ColumnRun at(const RoiPlan<A>& roi, int32_t i, int64_t width, int lanes) {
+    const int64_t begin = roi.columns[i];
+    if (width < lanes) return {0, width};
+    return begin + lanes <= width ? ColumnRun{begin, begin + lanes} : ColumnRun{width - lanes, width};
+  }
+};
+
+}  // namespace
+
+template <typename A>
+inline int32_t next_run(const RoiPlan<A>& roi, int32_t i, int64_t width, int lanes) {
+  const int64_t end = ColumnRun::at(roi, i, width, lanes).end;
+  while (i < roi.n_columns && roi.columns[i] < end) ++i;
+  return i;
+}
+
+// A vector of planes at a time: rows are contracted along x, where memory is contiguous, and transposed, so that columns
+// are contracted with one plane per lane; the bins are transposed back.
+template <typename T>
+void roi_align_planes(const T* planes, int64_t n_planes, const RoiPlan<acc_t<T>>& roi, const RoiShape& shape, T* out,
+                      acc_t<T>* scratch) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>;
+  const int64_t plane = shape.height * shape.width;
+  const int32_t bins = shape.pooled_height * shape.pooled_width;
+  A* pooled = scratch;                            // [bins][lanes]
+  A* columns = scratch + (bins + lanes) * lanes;  // [width][lanes]
+  A* rows = columns + shape.width * lanes;        // [run][ph][plane][lanes]
+  for (int64_t c = 0; c < n_planes; c += lanes, planes += lanes * plane, out += int64_t(lanes) * bins) {
+    const int group = n_planes - c < lanes ? int(n_planes - c) : lanes;
+    // One plane after the other, not one row of bins: its rows lie close together and are shared by neighbouring bins.
+    for (int p = 0; p < group; ++p) {
+      A* to = rows + p * lanes;
+      for (int32_t i = 0; i < roi.n_columns; i = next_run(roi, i, shape.width, lanes)) {
+        const ColumnRun run = ColumnRun::at(roi, i, shape.width, lanes);
+        const T* from = planes + p * plane + run.begin;
+        for (int32_t ph = 0; ph < shape.pooled_height; ++ph, to += lanes * lanes)
+          store<lanes>(to, weighted_row<lanes>(from, shape.width, roi.rows, ph, int(run.end - run.begin)));
+      }
+    }
+    for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
+      const A* from = rows + ph * lanes * lanes;
+      for (int32_t i = 0; i < roi.n_columns; i = next_run(roi, i, shape.width, lanes)) {
+        const ColumnRun run = ColumnRun::at(roi, i, shape.width, lanes);
+        Vec<A, lanes> tile[lanes];
+        for (int p = 0; p < lanes; ++p) tile[p] = load<lanes>(from + p * lanes);
+        from += shape.pooled_height * lanes * lanes;
+        transpose<A, lanes>(tile);
+        for (int x = 0; x < int(run.end - run.begin); ++x) store<lanes>(columns + (run.begin + x) * lanes, tile[x]);
+      }
+      for (int32_t pw = 0; pw < shape.pooled_width; ++pw) {
+        Vec<A, lanes> sum{};
+        for (int32_t t = roi.cols.first[pw]; t < roi.cols.first[pw + 1]; ++t)
+          sum += roi.cols.weight[t] * load<lanes>(columns + int64_t(roi.cols.index[t]) * lanes);
+        store<lanes>(pooled + (ph * shape.pooled_width + pw) * lanes, sum);
+      }
+    }
+    for (int32_t bin = 0; bin < bins; bin += lanes) {
+      Vec<A, lanes> tile[lanes];
+      for (int i = 0; i < lanes; ++i) tile[i] = load<lanes>(pooled + (bin + i) * lanes);
+      transpose<A, lanes>(tile);
+      for (int p = 0; p < group; ++p) {
+        T* to = out + int64_t(p) * bins + bin;
+        if (bins - bin >= lanes)
+          store<lanes>(to, tile[p]);
+        else
+          store_some<lanes>(to, tile[p], bins - bin);
+      }
+    }
+  }
+}
+
+template <typename T>
+void roi_align_channels_last(const T* image, int64_t n_channels, const RoiPlan<acc_t<T>>& roi, const RoiShape& shape,
+                             T* out, acc_t<T>* scratch) {
+  using A = acc_t<T>;
+  const int64_t channels = shape.channels;
+  A* column0 = scratch - int64_t(roi.x_begin) * kBlock;
+  A pooled[kBlock];
+  for (int64_t c = 0; c < n_channels; c += kBlock) {
+    const int64_t block = n_channels - c < kBlock ? n_channels - c : kBlock;
+    for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
+      T* row_out = out + int64_t(ph) * shape.pooled_width * channels + c;
+      for (int32_t i = 0; i < roi.n_columns; ++i) {
+        const int64_t x = roi.columns[i];
+        weighted_rows(image + x * channels + c, shape.width * channels, roi.rows, ph, block, column0 + x * kBlock);
+      }
+      for (int32_t pw = 0; pw < shape.pooled_width; ++pw, row_out += channels) {
+        weighted_rows(column0, kBlock, roi.cols, pw, block, pooled);
+        convert<kLanes<A>>(pooled, row_out, block);
+      }
+    }
+  }
+}
+
+template <typename T>
+void roi_align_planes_backward(const T* grad, int64_t n_planes, const RoiPlan<acc_t<T>>& roi, const RoiShape& shape,
+                               acc_t<T>* grad_planes, acc_t<T>* scratch) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>;
+  const int64_t plane = shape.height * shape.width;
+  const int32_t bins = shape.pooled_height * shape.pooled_width;
+  A* pooled = scratch;                            // [bins][lanes]
+  A* columns = scratch + (bins + lanes) * lanes;  // [width][lanes], zero but for the columns of one row of bins
+  memset(columns, 0, sizeof(A) * shape.width * lanes);
+  for (int64_t c = 0; c < n_planes; c += lanes, grad_planes += lanes * plane, grad += int64_t(lanes) * bins) {
+    const int group = n_planes - c < lanes ? int(n_planes - c) : lanes;
+    for (int32_t bin = 0; bin < bins; bin += lanes) {
+      const int count = bins - bin < lanes ? bins - bin : lanes;
+      Vec<A, lanes> tile[lanes] = {};
+      for (int p = 0; p < group; ++p) {
+        const T* from = grad + int64_t(p) * bins + bin;
+        tile[p] = count == lanes ? load<lanes>(from) : load_some<lanes>(from, count);
+      }
+      transpose<A, lanes>(tile);
+      for (int i = 0; i < lanes; ++i) store<lanes>(pooled + (bin + i) * lanes, tile[i]);
+    }
+    for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
+      for (int32_t pw = 0; pw < shape.pooled_width; ++pw) {
+        const auto g = load<lanes>(pooled + (ph * shape.pooled_width + pw) * lanes);
+        for (int32_t t = roi.cols.first[pw]; t < roi.cols.first[pw + 1]; ++t) {
+          A* column = columns + int64_t(roi.cols.index[t]) * lanes;
+          store<lanes>(column, load<lanes>(column) + roi.cols.weight[t] * g);
+        }
+      }
+      for (int32_t i = 0; i < roi.n_columns; i = next_run(roi, i, shape.width, lanes)) {
+        const ColumnRun run = ColumnRun::at(roi, i, shape.width, lanes);
+        const int count = int(run.end - run.begin);
+        Vec<A, lanes> rows[lanes] = {};
+        for (int x = 0; x < count; ++x) rows[x] = load<lanes>(columns + (run.begin + x) * lanes);
+        // Columns are cleared once taken: a run moved left then adds nothing twice.
+        memset(columns + run.begin * lanes, 0, sizeof(A) * count * lanes);
+        transpose<A, lanes>(rows);
+        for (int p = 0; p < group; ++p)
+          for (int32_t t = roi.rows.first[ph]; t < roi.rows.first[ph + 1]; ++t) {
+            A* to = grad_planes + p * plane + roi.rows.index[t] * shape.width + run.begin;
+            if (count == lanes)
+              store<lanes>(to, load<lanes>(to) + roi.rows.weight[t] * rows[p]);
+            else
+              store_some<lanes>(to, load_some<lanes>(to, count) + roi.rows.weight[t] * rows[p], count);
+          }
+      }
+    }
+  }
+}
+
+template <typename T>
+void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
+                                      const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch) {
+  using A = acc_t<T>;
+  const int64_t channels = shape.channels, span = roi.x_end - roi.x_begin;
+  A* column0 = scratch - int64_t(roi.x_begin) * kBlock;
+  A row_grad[kBlock];
+  for (int64_t c = 0; c < n_channels; c += kBlock) {
+    const int64_t block = n_channels - c < kBlock ? n_channels - c : kBlock;
+    for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
+      memset(scratch, 0, sizeof(A) * span * kBlock);
+      for (int32_t pw = 0; pw < shape.pooled_width; ++pw) {
+        const T* from = grad + (int64_t(ph) * shape.pooled_width + pw) * channels + c;
+        convert<kLanes<A>>(from, row_grad, block);
+        scatter_rows(row_grad, block, roi.cols, pw, kBlock, column0);
+      }
+      for (int32_t i = 0; i < roi.n_columns; ++i) {
+        const int64_t x = roi.columns[i];
+        scatter_rows(column0 + x * kBlock, block, roi.rows, ph, shape.width * channels, grad_image + x * channels + c);
+      }
+    }
+  }
+}
+
+#define INSTANTIATE(T)                                                                                                \
+  template void roi_align_planes<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*, acc_t<T>*);     \
+  template void roi_align_channels_last<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*, acc_t<T>*);\
+  template void roi_align_planes_backward<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, acc_t<T>*, \
+                                             acc_t<T>*);                                                              \
+  template void roi_align_channels_last_backward<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&,     \
+                                                    acc_t<T>*, acc_t<T>*);
+INSTANTIATE(float)
+INSTANTIATE(double)
+INSTANTIATE(Half)
+INSTANTIATE(BFloat16)
+
+}  // namespace FASTCNN_ISA
+}  // namespace fastcnn

@@ -1,0 +1,9 @@
+"""Fast, exact PyTorch ops for convolutional networks and detectors, and the networks built on them."""
+
+__version__ = "0.1.0"
+
+from fastcnn import ops
+from fastcnn._backend import report
+from fastcnn.ops._library import reference_mode
+
+__all__ = ["ops", "reference_mode", "report"]

@@ -1,0 +1,7 @@
+"""The ops: functions of tensors, with the signatures torch and torchvision give them."""
+
+from fastcnn.ops.hardswish import hardswish
+from fastcnn.ops.nms import nms
+from fastcnn.ops.roi_align import roi_align
+
+__all__ = ["hardswish", "nms", "roi_align"]

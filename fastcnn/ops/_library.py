@@ -1,0 +1,140 @@
+"""How an op comes to be: a schema, a reference under it, kernels on top, one wiring for autograd.
+
+Schemas are defined here, in Python, so that an install without a compiler has every op. The reference is registered for
+every device; loading ``fastcnn._C`` puts the C++ kernels over it, and :func:`define` the Triton ones.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import register_flop_formula
+
+from fastcnn import _backend
+
+library = torch.library.Library("fastcnn", "DEF")
+
+
+@dataclass
+class Mode:
+    """What public functions call: ``auto`` follows the rules, ``kernel`` ignores those that route to PyTorch."""
+
+    name: str = "auto"
+
+
+mode = Mode()
+
+
+@contextlib.contextmanager
+def _set_mode(name: str) -> Iterator[None]:
+    before, mode.name = mode.name, name
+    try:
+        yield
+    finally:
+        mode.name = before
+
+
+def reference_mode() -> contextlib.AbstractContextManager[None]:
+    """Within it, every fastcnn op runs its plain-PyTorch reference: for tests and for honest benchmarks."""
+    return _set_mode("reference")
+
+
+def kernel_mode() -> contextlib.AbstractContextManager[None]:
+    """Within it, rules that route a call to PyTorch because it is faster there are ignored."""
+    return _set_mode("kernel")
+
+
+@dataclass(frozen=True)
+class Op:
+    """A defined op: its overload, its reference, and what is known of who runs it.
+
+    ``torch_rule`` states, for people, when the public function calls PyTorch instead.
+    """
+
+    name: str
+    call: Any
+    reference: Callable[..., Any]
+    triton: str | None = None
+    torch_rule: dict[str, str] = field(default_factory=dict)
+
+    def where(self, key: str) -> str:
+        part = _backend.cpu if key == "CPU" else _backend.cuda
+        if key == "CUDA" and self.triton:
+            text = "Triton" if _backend.triton.available else "PyTorch reference"
+        else:
+            text = part.detail if part.available else "PyTorch reference"
+        return f"{text}; {self.torch_rule[key]}" if key in self.torch_rule else text
+
+
+ops: dict[str, Op] = {}
+
+
+def define(
+    schema: str,
+    *,
+    reference: Callable[..., Any],
+    fake: Callable[..., Any],
+    triton: str | None = None,
+    torch_rule: dict[str, str] | None = None,
+    flops: Callable[..., int] | None = None,
+) -> Op:
+    """Defines ``fastcnn::<name>``.
+
+    Args:
+        schema: as for :meth:`torch.library.Library.define`.
+        reference: the op in plain PyTorch, differentiable where the op is; runs wherever no kernel does.
+        fake: shapes, dtypes and strides of the result, the strides those of the real one.
+        triton: module of ``fastcnn.kernels`` whose function of the op's name runs CUDA tensors.
+        torch_rule: per dispatch key, when the public function calls PyTorch instead.
+        flops: floating-point operations from the argument *shapes*, for :class:`torch.utils.flop_counter.FlopCounterMode`.
+    """
+    name = schema.split("(")[0]
+    library.define(schema)
+
+    def run_reference(*args: Any) -> Any:
+        device = next(a.device.type for a in args if isinstance(a, torch.Tensor))
+        part = {"cpu": _backend.cpu, "cuda": _backend.triton if triton else _backend.cuda}.get(device)
+        _backend.note_fallback(f"fastcnn.{name}", device, part.detail if part else "no kernel for this device")
+        return reference(*args)
+
+    library.impl(name, run_reference, "CompositeExplicitAutograd")
+    if triton is not None and _backend.triton.available:
+
+        def run_triton(*args: Any) -> Any:
+            try:
+                module = importlib.import_module(f"fastcnn.kernels.{triton}")
+            except ImportError as error:
+                _backend.note_fallback(f"fastcnn.{name}", "cuda", f"Triton does not import: {error}")
+                return reference(*args)
+            return getattr(module, name)(*args)
+
+        library.impl(name, run_triton, "CUDA")
+
+    torch.library.register_fake(f"fastcnn::{name}", fake, lib=library)
+    op = Op(name, getattr(torch.ops.fastcnn, name).default, reference, triton, torch_rule or {})
+    if flops is not None:
+        register_flop_formula(getattr(torch.ops.fastcnn, name))(flops)
+    ops[name] = op
+    return op
+
+
+def autograd(op: Op, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
+    """Wires the gradient of `op`: the same one in eager mode, under ``torch.compile`` and for ``torch.export``."""
+    torch.library.register_autograd(f"fastcnn::{op.name}", backward, setup_context=setup_context, lib=library)
+
+
+def call(op: Op, *args: Any) -> Any:
+    """Calls the op: its reference in :func:`reference_mode`, without autograd's bookkeeping where nothing needs it."""
+    if mode.name == "reference":
+        return op.reference(*args)
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return op.call(*args)
+    if torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args):
+        return op.call(*args)
+    with torch._C._AutoDispatchBelowAutograd():
+        return op.call(*args)

@@ -1,0 +1,49 @@
+"""Boxes in the forms detectors pass them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from fastcnn.ops import _checks
+
+
+def rois_of(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
+    """``[K, 5]`` rows ``(batch index, x1, y1, x2, y2)`` from such a tensor or from one ``[L, 4]`` tensor per image.
+
+    Raises ValueError or TypeError, in the name of `op`, for anything else or for another device than that of `input`.
+    """
+    if isinstance(boxes, Tensor):
+        _checks.floating(op, boxes=boxes)
+        if boxes.dim() != 2 or boxes.size(1) != 5:
+            raise ValueError(
+                f"{op}: expected boxes of shape [K, 5] or a list of [L, 4] tensors, got a tensor of shape "
+                f"{list(boxes.shape)}"
+            )
+        rois = boxes
+    elif isinstance(boxes, (list, tuple)):
+        if len(boxes) > input.size(0):
+            raise ValueError(f"{op}: got boxes for {len(boxes)} images, but the input holds {input.size(0)}")
+        for i, b in enumerate(boxes):
+            _checks.floating(op, **{f"boxes[{i}]": b})
+            if b.dim() != 2 or b.size(1) != 4:
+                raise ValueError(f"{op}: expected boxes[{i}] of shape [L, 4], got {list(b.shape)}")
+        rois = convert_boxes_to_rois(boxes) if boxes else input.new_zeros(0, 5)
+    else:
+        raise TypeError(f"{op}: expected boxes to be a tensor or a list of tensors, got {type(boxes).__name__}")
+    _checks.same_device(op, input=input, boxes=rois)
+    return rois
+
+
+def convert_boxes_to_rois(boxes: Sequence[Tensor]) -> Tensor:
+    """Joins one ``[L, 4]`` tensor per image into ``[K, 5]`` rows that begin with the index of the image.
+
+    The result has the widest dtype of the boxes, and never a 16-bit one, which could not hold every index.
+    """
+    dtype = torch.float32
+    for b in boxes:
+        dtype = torch.promote_types(dtype, b.dtype)
+    indices = [torch.full((b.size(0), 1), i, dtype=dtype, device=b.device) for i, b in enumerate(boxes)]
+    return torch.cat([torch.cat(indices), torch.cat([b.to(dtype) for b in boxes])], dim=1)

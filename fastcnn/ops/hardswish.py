@@ -1,0 +1,87 @@
+"""h-swish: x * ReLU6(x + 3) / 6 (Howard et al. 2019, Searching for MobileNetV3, section 5.2)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fastcnn.ops import _checks, _library
+
+_SMALL = 1 << 14  # Elements below which the call costs more than the arithmetic.
+
+
+def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
+    """Applies h-swish elementwise, as :func:`torch.nn.functional.hardswish`.
+
+    The gradient is 0 up to and at -3 and 1 from and at +3; NaN and -inf give NaN. Deterministic.
+
+    Args:
+        input: any shape and strides; float64, float32, bfloat16 or float16 (16-bit types are computed in float32).
+        inplace: overwrite `input`; PyTorch's own kernel does it.
+
+    Returns:
+        A tensor of the shape, dtype and dense layout of `input`.
+
+    Raises:
+        TypeError: `input` is not a floating-point tensor.
+
+    PyTorch's kernel is at the speed of memory for most inputs, and where ours is not faster this function calls it: see
+    ``fastcnn.report()``.
+    """
+    if _library.mode.name == "auto" and (inplace or _torch_is_as_fast(input)):
+        return F.hardswish(input, inplace)
+    _checks.floating("hardswish", input=input)
+    if inplace:
+        return input.copy_(_library.call(_op, input))
+    return _library.call(_op, input)
+
+
+def _torch_is_as_fast(input: Tensor) -> bool:
+    return input.device.type != "cpu" or input.dtype != torch.float16 or input.numel() < _SMALL
+
+
+def _reference(input: Tensor) -> Tensor:
+    wide = input if input.dtype == torch.float64 else input.float()
+    # Not clamp(), whose derivative at the knees is that of the slope between them.
+    gate = torch.where(wide <= -3, 0, torch.where(wide >= 3, 1, (wide + 3) / 6))
+    return torch.empty_like(input).copy_(wide * gate)
+
+
+def _reference_backward(grad: Tensor, input: Tensor) -> Tensor:
+    wide = input if input.dtype == torch.float64 else input.float()
+    inner = grad * (wide / 3 + 0.5)
+    result = torch.where(wide <= -3, torch.zeros_like(inner), torch.where(wide >= 3, grad.to(inner.dtype), inner))
+    return torch.empty_like(input).copy_(result)
+
+
+_TORCH_RULE = {
+    "CPU": "PyTorch's own kernel but for float16",
+    "CUDA": "PyTorch's own kernel, which is at the speed of memory",
+}
+
+_op = _library.define(
+    "hardswish(Tensor input) -> Tensor",
+    reference=_reference,
+    fake=torch.empty_like,
+    triton="hardswish",
+    torch_rule=_TORCH_RULE,
+)
+_backward_op = _library.define(
+    "hardswish_backward(Tensor grad, Tensor input) -> Tensor",
+    reference=_reference_backward,
+    fake=lambda grad, input: torch.empty_like(input),
+    triton="hardswish",
+    torch_rule=_TORCH_RULE,
+)
+
+
+def _setup_context(ctx, inputs, output):
+    ctx.save_for_backward(inputs[0])
+
+
+def _backward(ctx, grad):
+    return _backward_op.call(grad, ctx.saved_tensors[0])
+
+
+_library.autograd(_op, _backward, _setup_context)

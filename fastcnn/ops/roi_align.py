@@ -1,0 +1,219 @@
+"""RoI align: bilinear samples of a feature map, averaged over the bins of a box (Mask R-CNN, He et al. 2017, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch._prims_common import suggest_memory_format
+
+from fastcnn.ops import _checks, _library
+from fastcnn.ops.boxes import rois_of
+
+
+def roi_align(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+    sampling_ratio: int = -1,
+    aligned: bool = False,
+) -> Tensor:
+    """Pools a fixed-size grid from every box, as :func:`torchvision.ops.roi_align`.
+
+    Args:
+        input: ``[N, C, H, W]`` features; float64, float32, bfloat16 or float16, summed in float32 (float64 for
+            float64). channels_last is pooled as it lies and gives a channels_last result.
+        boxes: ``[K, 5]`` rows ``(batch index, x1, y1, x2, y2)``, or one ``[L, 4]`` tensor for each image; any
+            floating-point dtype. Coordinates are taken in float32 (float64 for float64 features).
+        output_size: bins ``(height, width)``, or one number for both.
+        spatial_scale: box coordinates times this are pixels of `input`.
+        sampling_ratio: samples per bin and axis; 0 or less takes ``ceil(box size / bins)``.
+        aligned: shift by half a pixel, so that pixel centres lie at whole coordinates (Detectron2's convention).
+
+    Returns:
+        ``[K, C, height, width]`` of the dtype of `input`.
+
+    Raises:
+        ValueError: a wrong rank or width, an empty map, a batch index outside the batch (CPU; on a GPU, where looking
+            would mean waiting, such a box gives zeros), or two devices.
+        TypeError: a tensor that is not floating-point, or an argument of the wrong type.
+
+    Samples further than one pixel outside the map are 0. Differentiable in `input`, twice; boxes get no gradient. Every
+    gradient is summed in a fixed order: deterministic, at no cost in memory. Under autocast the result keeps the dtype
+    of `input`.
+    """
+    _checks.floating("roi_align", input=input)
+    _checks.rank("roi_align", 4, input=input)
+    _checks.number("roi_align", spatial_scale=spatial_scale)
+    _checks.integer("roi_align", sampling_ratio=sampling_ratio)
+    if not isinstance(aligned, bool):
+        raise TypeError(f"roi_align: expected aligned to be a bool, got {type(aligned).__name__} {aligned!r}")
+    height, width = _output_size(output_size)
+    rois = rois_of("roi_align", boxes, input)
+    if rois.size(0) and 0 in input.shape[2:]:
+        raise ValueError(f"roi_align: expected a feature map with pixels, got shape {tuple(input.shape)}")
+    try:
+        return _library.call(_op, input, rois, float(spatial_scale), height, width, sampling_ratio, aligned)
+    except RuntimeError as error:
+        if str(error).startswith("roi_align: box"):
+            raise ValueError(str(error).splitlines()[0]) from None
+        raise
+
+
+def _output_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    pair = (size, size) if isinstance(size, int) else tuple(size)
+    if len(pair) != 2:
+        raise ValueError(f"roi_align: expected output_size of one or two numbers, got {size!r}")
+    _checks.integer("roi_align", output_height=pair[0], output_width=pair[1])
+    if pair[0] < 1 or pair[1] < 1:
+        raise ValueError(f"roi_align: expected a positive output_size, got {size!r}")
+    return pair  # type: ignore[return-value]
+
+
+@dataclass
+class _Axis:
+    """One axis of all RoIs: per RoI, bin and sample the two pixels read and their weights, and whether it counts."""
+
+    low: Tensor
+    high: Tensor
+    w_low: Tensor
+    w_high: Tensor
+    inside: Tensor
+    grid: Tensor
+
+
+def _axis(begin: Tensor, end: Tensor, bins: int, size: int, scale: float, ratio: int, aligned: bool) -> _Axis:
+    offset = 0.5 if aligned else 0.0
+    start = begin * scale - offset
+    length = (end * scale - offset) - start
+    if not aligned:
+        length = torch.where(length < 1, 1, length)
+    step = length / bins
+    if ratio > 0:
+        grid = torch.full_like(step, ratio)
+    else:
+        grid = torch.where((step > 0) & (step <= 1 << 20), step.ceil(), 0)
+    samples = torch.arange(int(grid.max()) if grid.numel() else 0, device=begin.device)
+    start, step, count = (t.view(-1, 1, 1) for t in (start, step, grid))
+    at = start + torch.arange(bins, device=begin.device).view(1, -1, 1) * step
+    at = at + (samples + 0.5) * step / count.clamp(min=1)
+    inside = (samples < count) & (at >= -1) & (at <= size)
+    at = torch.where(inside, at, 0).clamp(min=0)
+    low = at.floor().clamp(max=size - 1)
+    w_high = torch.where(low >= size - 1, 0, at - low)
+    return _Axis(low.long(), (low.long() + 1).clamp(max=size - 1), 1 - w_high, w_high, inside, grid)
+
+
+def _axes(rois: Tensor, like: Tensor, height: int, width: int, args: tuple) -> tuple[Tensor, _Axis, _Axis]:
+    spatial_scale, bins_y, bins_x, *rest = args
+    boxes = rois.detach().to(torch.float64 if like.dtype == torch.float64 else torch.float32)
+    batch, x1, y1, x2, y2 = boxes.unbind(1)
+    y = _axis(y1, y2, bins_y, height, spatial_scale, *rest)
+    return batch.long(), y, _axis(x1, x2, bins_x, width, spatial_scale, *rest)
+
+
+def _reference(input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned):
+    images, channels, height, width = input.shape
+    args = (spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned)
+    batch, y, x = _axes(rois, input, height, width, args)
+    if bool(((batch < 0) | (batch >= images)).any()):
+        k = int(((batch < 0) | (batch >= images)).nonzero()[0])
+        raise ValueError(f"roi_align: box {k} has batch index {int(batch[k])}, but the input holds {images} image(s)")
+    result = _empty((rois.size(0), channels, pooled_height, pooled_width), input, _is_channels_last(input))
+    pooled = [input.sum(dtype=y.w_low.dtype).expand(0, *result.shape[1:])]
+    for k, image in enumerate(batch.tolist()):
+        grid_y, grid_x = int(y.grid[k]), int(x.grid[k])
+        pick_y = [t[k, :, :grid_y].reshape(-1) for t in (y.low, y.high, y.w_low, y.w_high, y.inside)]
+        pick_x = [t[k, :, :grid_x].reshape(-1) for t in (x.low, x.high, x.w_low, x.w_high, x.inside)]
+        values = _interpolate(input[image].to(y.w_low.dtype), pick_y, pick_x)
+        values = values.view(channels, pooled_height, grid_y, pooled_width, grid_x)
+        pooled.append(values.sum((2, 4))[None] / max(grid_y * grid_x, 1))
+    return result.copy_(torch.cat(pooled))
+
+
+def _interpolate(image: Tensor, y: list[Tensor], x: list[Tensor]) -> Tensor:
+    rows = image[:, y[0]] * y[2][:, None] + image[:, y[1]] * y[3][:, None]
+    values = rows[:, :, x[0]] * x[2] + rows[:, :, x[1]] * x[3]
+    return torch.where(y[4][:, None] & x[4], values, 0)
+
+
+def _matrix(axis: _Axis, size: int) -> Tensor:
+    matrix = axis.w_low.new_zeros(*axis.low.shape[:2], size)
+    matrix.scatter_add_(2, axis.low, torch.where(axis.inside, axis.w_low, 0))
+    return matrix.scatter_add_(2, axis.high, torch.where(axis.inside, axis.w_high, 0))
+
+
+def _reference_backward(grad, rois, spatial_scale, sampling_ratio, aligned, input_size, channels_last):
+    _, _, height, width = input_size
+    args = (spatial_scale, grad.size(2), grad.size(3), sampling_ratio, aligned)
+    batch, y, x = _axes(rois, grad, height, width, args)
+    rows = _matrix(y, height) / (y.grid * x.grid).clamp(min=1).view(-1, 1, 1)
+    columns = _matrix(x, width)
+    total = grad.new_zeros(input_size, dtype=rows.dtype)
+    for k, image in enumerate(batch.tolist()):
+        total[image] += rows[k].T @ grad[k].to(rows.dtype) @ columns[k]
+    return _empty(input_size, grad, channels_last).copy_(total)
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return suggest_memory_format(x) == torch.channels_last
+
+
+def _empty(size, like: Tensor, channels_last: bool) -> Tensor:
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=layout)
+
+
+def _fake(input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned):
+    shape = (rois.size(0), input.size(1), pooled_height, pooled_width)
+    return _empty(shape, input, _is_channels_last(input))
+
+
+def _fake_backward(grad, rois, spatial_scale, sampling_ratio, aligned, input_size, channels_last):
+    return _empty(input_size, grad, channels_last)
+
+
+_op = _library.define(
+    "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
+    "int sampling_ratio, bool aligned) -> Tensor",
+    reference=_reference,
+    fake=_fake,
+    flops=lambda input, rois, scale, height, width, ratio, aligned, *, out_shape=None, **_: 8
+    * rois[0] * input[1] * height * width * max(ratio, 1) ** 2,
+)
+_backward_op = _library.define(
+    "roi_align_backward(Tensor grad, Tensor rois, float spatial_scale, int sampling_ratio, bool aligned, "
+    "SymInt[] input_size, bool channels_last) -> Tensor",
+    reference=_reference_backward,
+    fake=_fake_backward,
+)
+
+
+def _setup_context(ctx, inputs, output):
+    input, rois, spatial_scale, _, _, sampling_ratio, aligned = inputs
+    ctx.save_for_backward(rois)
+    ctx.args = (spatial_scale, sampling_ratio, aligned, input.shape, _is_channels_last(input))
+
+
+def _backward(ctx, grad):
+    (rois,) = ctx.saved_tensors
+    return _backward_op.call(grad, rois, *ctx.args), None, None, None, None, None, None
+
+
+def _setup_backward_context(ctx, inputs, output):
+    grad, rois, spatial_scale, sampling_ratio, aligned, _, _ = inputs
+    ctx.save_for_backward(rois)
+    ctx.args = (spatial_scale, grad.size(2), grad.size(3), sampling_ratio, aligned)
+
+
+def _double_backward(ctx, grad):
+    # RoI align is linear in its input, so the adjoint of the adjoint is the op itself.
+    (rois,) = ctx.saved_tensors
+    return _op.call(grad, rois, *ctx.args), None, None, None, None, None, None
+
+
+_library.autograd(_op, _backward, _setup_context)
+_library.autograd(_backward_op, _double_backward, _setup_backward_context)

@@ -1,0 +1,1 @@
+"""What tests and benches share: the table of ops with their inputs, comparison, timing."""

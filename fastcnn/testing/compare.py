@@ -1,0 +1,30 @@
+"""How far a result may be from the float64 one, from its dtype and from how many products it sums."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_ROUNDING = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}
+
+
+def assert_close_to(actual: Tensor, exact: Tensor, *, reduction: int = 1, what: str = "result") -> None:
+    """Raises AssertionError unless `actual` is `exact` (float64) up to rounding in its own dtype.
+
+    Errors of a sum grow with the square root of its length, and are measured against the largest value around, since
+    terms may cancel. 16-bit results are rounded once, from float32.
+    """
+    assert actual.shape == exact.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(exact.shape)}"
+    if actual.numel() == 0:
+        return
+    unit = _ROUNDING[actual.dtype]
+    accumulate = _ROUNDING[torch.float32] if unit > _ROUNDING[torch.float32] else unit
+    scale = exact[exact.isfinite()].abs().max().item() if exact.isfinite().any() else 1.0
+    torch.testing.assert_close(
+        actual.double(),
+        exact,
+        rtol=unit,
+        atol=accumulate * max(scale, 1.0) * reduction**0.5 + unit * scale * 1e-3,
+        equal_nan=True,
+        msg=lambda text: f"{what}: {text}",
+    )

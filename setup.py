@@ -1,0 +1,146 @@
+"""Builds the compiled extension; everything else about the package is in pyproject.toml.
+
+FASTCNN_NATIVE=auto (default) builds the C++ kernels where a compiler and PyTorch's headers are, and installs without
+them where they are not; 1 makes a failure an error; 0 does not try. FASTCNN_CUDA=auto|0|1 does the same for CUDA.
+"""
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+
+from setuptools import Command, Extension, setup
+from setuptools.command.build_ext import build_ext
+
+NATIVE = os.environ.get("FASTCNN_NATIVE", "auto")
+CUDA = os.environ.get("FASTCNN_CUDA", "auto")
+
+MACROS = [
+    ("TORCH_TARGET_VERSION", "0x020b000000000000"),  # The stable ABI of torch 2.11.
+    ("Py_LIMITED_API", "0x030a0000"),
+]
+CXX_FLAGS = ["-std=c++20", "-O3", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wno-psabi", "-Wno-maybe-uninitialized"]
+ISA_FLAGS = {"baseline": []}
+if platform.machine().lower() in ("x86_64", "amd64"):
+    MACROS.append(("FASTCNN_X86_LEVELS", None))
+    ISA_FLAGS["avx2"] = ["-mavx2", "-mfma", "-mf16c"]
+    ISA_FLAGS["avx512"] = [*ISA_FLAGS["avx2"], "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl"]
+
+# Suppression must round every step as written, so that it agrees with torchvision to the bit.
+KERNEL_FLAGS = {"csrc/nms/nms_kernel.cpp": ["-ffp-contract=off"]}
+KERNELS = sorted(str(path) for path in Path("csrc").glob("*/*_kernel.cpp"))
+SOURCES = ["csrc/module.cpp", *sorted(str(p) for pattern in ("*_cpu.cpp", "isa.cpp", "tensor.cpp")
+                                      for p in Path("csrc").glob(f"*/{pattern}"))]
+
+CUDA_SOURCES = sorted(str(path) for path in Path("csrc").glob("*/*_cuda.cu"))
+CUDA_ARCHS = ("80", "86", "89", "90", "100")
+NVCC_FLAGS = ["-std=c++20", "-O3", "-DUSE_CUDA", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+NVCC_FLAGS += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in CUDA_ARCHS]
+NVCC_FLAGS += [f"-gencode=arch=compute_{CUDA_ARCHS[-1]},code=compute_{CUDA_ARCHS[-1]}"]
+
+
+def torch_dir() -> Path | None:
+    """Where PyTorch lies, found without importing it: an isolated build has no torch, the environment around it may."""
+    spec = find_spec("torch")
+    candidates = [Path(spec.origin).parent] if spec and spec.origin else []
+    candidates += [Path(sysconfig.get_paths()[key], "torch") for key in ("platlib", "purelib")]
+    if "VIRTUAL_ENV" in os.environ:
+        candidates += sorted(Path(os.environ["VIRTUAL_ENV"]).glob("lib/python3*/site-packages/torch"))
+    return next((c for c in candidates if (c / "include/torch/csrc/stable/library.h").exists()), None)
+
+
+TORCH = torch_dir()
+INCLUDE_DIRS = [str(TORCH / "include")] if TORCH else []
+
+
+def nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME")
+    return shutil.which("nvcc", path=os.path.join(home, "bin") if home else None)
+
+
+def compile_cuda(source: str, output: str, extra: list[str]) -> None:
+    defines = [f"-D{name}" if value is None else f"-D{name}={value}" for name, value in MACROS]
+    includes = [f"-I{directory}" for directory in INCLUDE_DIRS]
+    subprocess.check_call([nvcc(), "-c", source, "-o", output, *NVCC_FLAGS, *defines, *includes, *extra])
+
+
+class BuildKernels(build_ext):
+    def build_extension(self, ext):
+        os.makedirs(self.build_temp, exist_ok=True)
+        if ext.name == "fastcnn._C":
+            for isa, flags in ISA_FLAGS.items():
+                for kernel in KERNELS:
+                    ext.extra_objects += self.compiler.compile(
+                        [kernel],
+                        output_dir=os.path.join(self.build_temp, isa),
+                        macros=[*MACROS, ("FASTCNN_ISA", isa)],
+                        extra_postargs=[*CXX_FLAGS, *flags, *KERNEL_FLAGS.get(kernel, [])],
+                        depends=ext.depends,
+                    )
+        for source in CUDA_SOURCES if ext.name == "fastcnn._C_cuda" else ():
+            compiled = os.path.join(self.build_temp, Path(source).stem + ".o")
+            compile_cuda(source, compiled, [])
+            ext.extra_objects.append(compiled)
+        super().build_extension(ext)
+
+
+class CudaCheck(Command):
+    """Compiles every CUDA source for every architecture; needs nvcc, but neither a GPU nor a CUDA build of torch."""
+
+    user_options: list = []
+
+    def initialize_options(self):
+        pass
+
+    def finalize_options(self):
+        if nvcc() is None or TORCH is None:
+            sys.exit("cuda_check: needs nvcc on PATH (or CUDA_HOME) and PyTorch in this environment")
+
+    def run(self):
+        with tempfile.TemporaryDirectory() as directory:
+            for source in CUDA_SOURCES:
+                print(f"cuda_check: {source} for sm_{', sm_'.join(CUDA_ARCHS)}", flush=True)
+                compile_cuda(source, os.path.join(directory, "check.o"), ["-Werror=all-warnings"])
+        print(f"cuda_check: {len(CUDA_SOURCES)} sources compiled for {len(CUDA_ARCHS)} architectures")
+
+
+def extensions() -> list[Extension]:
+    if NATIVE == "0":
+        return []
+    if TORCH is None:
+        if NATIVE == "1":
+            sys.exit("FASTCNN_NATIVE=1: PyTorch >= 2.11 must be installed before building (its headers are needed)")
+        print("fastcnn: no PyTorch found beside this build; installing without compiled kernels", file=sys.stderr)
+        return []
+    common = {
+        "define_macros": MACROS,
+        "include_dirs": INCLUDE_DIRS,
+        "library_dirs": [str(TORCH / "lib")],
+        "extra_compile_args": CXX_FLAGS,
+        "py_limited_api": True,
+        "language": "c++",
+        "optional": NATIVE != "1",
+    }
+    headers = sorted(str(path) for path in Path("csrc").glob("*/*.h"))
+    found = [Extension("fastcnn._C", SOURCES, libraries=["torch", "torch_cpu"], depends=headers, **common)]
+    has_cuda = nvcc() is not None and (TORCH / "lib/libtorch_cuda.so").exists()
+    if CUDA == "1" and not has_cuda:
+        sys.exit("FASTCNN_CUDA=1: needs nvcc on PATH (or CUDA_HOME) and a CUDA build of PyTorch")
+    if CUDA != "0" and has_cuda:
+        cuda_lib = Path(nvcc()).resolve().parent.parent / "lib64"
+        common["library_dirs"] = [*common["library_dirs"], str(cuda_lib)]
+        libraries = ["torch", "torch_cpu", "torch_cuda", "cudart_static", "rt", "dl", "pthread"]
+        found.append(Extension("fastcnn._C_cuda", [], libraries=libraries, **common))
+    return found
+
+
+setup(
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildKernels, "cuda_check": CudaCheck},
+    options={"bdist_wheel": {"py_limited_api": "cp310"}} if NATIVE != "0" and TORCH else {},
+)
