@@ -1,7 +1,9 @@
 #include <algorithm>
+#include <memory>
 #include <numeric>
+#include <span>
+#include <sstream>
 #include <stdexcept>
-#include <string>
 #include <vector>
 
 #include "../common/roi_geometry.h"
@@ -11,7 +13,7 @@
 namespace fastcnn {
 namespace {
 
-constexpr int64_t kPlaneBytes = 1 << 20;  // Planes pooled together, so that all RoIs find them in L2.
+constexpr size_t kCopyBytes = 1 << 20;  // What planes copied side by side may take of L2.
 
 // Appends the merged taps of one axis, their weights times `scale`, and the first tap of every bin.
 template <typename A>
@@ -80,12 +82,12 @@ struct OwnedPlan {
   }
 };
 
-// The plans of all RoIs, and their order by image.
+// The plans of all RoIs, their order by image, and where in it each image's begin.
 template <typename A>
 struct Plans {
   std::vector<OwnedPlan<A>> owned;
   std::vector<RoiPlan<A>> views;
-  std::vector<int64_t> order;
+  std::vector<int64_t> order, image_begin;
 };
 
 template <typename A>
@@ -98,12 +100,13 @@ Plans<A> make_plans(const char* op, const Tensor& rois, int64_t images, const Ro
   for (int64_t k = 0; k < count; ++k) {
     const A image = data[5 * k];
     // Truncated towards zero as torchvision does it. fastcnn.ops turns this into a ValueError.
-    if (!(image > A(-1) && image < A(images)))
-      throw std::invalid_argument(std::string(op) + ": box " + std::to_string(k) + " has batch index " +
-                                  std::to_string(image) + ", but the input holds " + std::to_string(images) +
-                                  " image(s)");
+    if (!(image > A(-1) && image < A(images))) {
+      std::ostringstream message;
+      message << op << ": box " << k << " has batch index " << image << ", but the input holds " << images << " image(s)";
+      throw std::invalid_argument(message.str());
+    }
   }
-  Plans<A> plans{std::vector<OwnedPlan<A>>(count), std::vector<RoiPlan<A>>(count), {}};
+  Plans<A> plans{std::vector<OwnedPlan<A>>(count), std::vector<RoiPlan<A>>(count), {}, {}};
   const int ratio = int(std::min<int64_t>(sampling_ratio, kMaxRoiGrid));
   torch::stable::parallel_for(0, count, 64, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
@@ -117,7 +120,45 @@ Plans<A> make_plans(const char* op, const Tensor& rois, int64_t images, const Ro
   std::stable_sort(plans.order.begin(), plans.order.end(), [&](int64_t a, int64_t b) {
     return std::pair(plans.owned[a].image, plans.owned[a].top()) < std::pair(plans.owned[b].image, plans.owned[b].top());
   });
+  plans.image_begin.assign(images + 1, 0);
+  for (const auto& roi : plans.owned) ++plans.image_begin[roi.image + 1];
+  std::partial_sum(plans.image_begin.begin(), plans.image_begin.end(), plans.image_begin.begin());
   return plans;
+}
+
+// Calls body(image, first channel, channels, RoIs, scratch) for every image and block of channels, in parallel. Where
+// that makes too few tasks to share out, the RoIs of an image are split too, into at most max_runs.
+template <typename A, typename Body>
+void share_out(const Plans<A>& plans, const RoiShape& shape, int64_t block, int64_t max_runs, const Body& body,
+               int64_t more_scratch = 0) {
+  const int64_t blocks = (shape.channels + block - 1) / block, images = int64_t(plans.image_begin.size()) - 1;
+  const int64_t wanted = 4 * int64_t(torch::stable::get_num_threads());
+  const int64_t tasks = std::max<int64_t>(blocks * images, 1);
+  const int64_t runs = std::max<int64_t>(std::min(max_runs, tasks >= wanted ? 1 : (wanted + tasks - 1) / tasks), 1);
+  torch::stable::parallel_for(0, blocks * images * runs, 1, [&](int64_t begin, int64_t end) {
+    const auto scratch = std::make_unique_for_overwrite<A[]>(roi_align_scratch(shape) + more_scratch);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t image = task / (blocks * runs), c = task / runs % blocks * block, run = task % runs;
+      const int64_t first = plans.image_begin[image], count = plans.image_begin[image + 1] - first;
+      const std::span rois(plans.order.data() + first + count * run / runs,
+                           plans.order.data() + first + count * (run + 1) / runs);
+      if (!rois.empty()) body(image, c, std::min(block, shape.channels - c), rois, scratch.get());
+    }
+  });
+}
+
+// Planes are read in runs of columns, of which a wide RoI uses a few each; side by side, a cache line holds nothing but
+// what is used, at the price of moving every pixel once. Counted in cache lines, moving costs about a third of a line a
+// pixel.
+template <typename A>
+bool interleaving_pays(const Plans<A>& plans, const RoiShape& shape) {
+  double lines = 0, pixels = 0;
+  for (const auto& roi : plans.owned) {
+    const double rows = double(roi.row_index.size());
+    lines += rows * std::min<double>(double(roi.columns.size()) / 2, double(shape.width) / 16 + 1);
+    pixels += rows * double(roi.columns.size());
+  }
+  return lines > double(plans.image_begin.size() - 1) * double(shape.height * shape.width) / 3 + pixels / 16;
 }
 
 Tensor roi_align_cpu(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t pooled_height,
@@ -128,33 +169,37 @@ Tensor roi_align_cpu(const Tensor& input, const Tensor& rois, double spatial_sca
   const RoiShape shape{x.size(1), x.size(2), x.size(3), int32_t(pooled_height), int32_t(pooled_width)};
   Tensor out = empty_4d(x, count, shape.channels, pooled_height, pooled_width, channels_last);
   const int64_t bins = pooled_height * pooled_width, pixels = shape.height * shape.width;
-  const int64_t threads = torch::stable::get_num_threads();
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "roi_align", {
     using A = acc_t<scalar_t>;
     const auto plans = make_plans<A>("roi_align", rois, images, shape, spatial_scale, sampling_ratio, aligned);
-    const auto planes_kernel = FASTCNN_SELECT(roi_align_planes<scalar_t>);
-    const auto last_kernel = FASTCNN_SELECT(roi_align_channels_last<scalar_t>);
     const auto* from = static_cast<const scalar_t*>(x.const_data_ptr());
     auto* to = static_cast<scalar_t*>(out.mutable_data_ptr());
-    // A task is a block of channels and a run of RoIs; runs are split only where blocks alone are too few to share out.
-    const int64_t fit = channels_last ? 256 : std::max<int64_t>(kPlaneBytes / (pixels * sizeof(scalar_t) + 1), 1);
-    const int64_t block = std::min(std::min<int64_t>(fit, 256), std::max<int64_t>(shape.channels, 1));
-    const int64_t blocks = (shape.channels + block - 1) / block;
-    const int64_t runs = std::min(count, blocks >= 4 * threads ? 1 : 4 * threads / std::max<int64_t>(blocks, 1));
-    torch::stable::parallel_for(0, blocks * runs, 1, [&](int64_t begin, int64_t end) {
-      std::vector<A> scratch(roi_align_scratch(shape));
-      for (int64_t task = begin; task < end; ++task) {
-        const int64_t c = task / runs * block, run = task % runs, n = std::min(block, shape.channels - c);
-        for (int64_t i = count * run / runs; i < count * (run + 1) / runs; ++i) {
-          const int64_t k = plans.order[i], image = plans.owned[k].image * shape.channels * pixels;
-          if (channels_last)
-            last_kernel(from + image + c, n, plans.views[k], shape, to + k * shape.channels * bins + c, scratch.data());
-          else
-            planes_kernel(from + image + c * pixels, n, plans.views[k], shape, to + (k * shape.channels + c) * bins,
-                          scratch.data());
-        }
-      }
-    });
+    if (channels_last) {
+      const auto kernel = FASTCNN_SELECT(roi_align_channels_last<scalar_t>);
+      share_out<A>(plans, shape, kRoiAlignBlock, count, [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
+        for (int64_t k : rois)
+          kernel(from + image * shape.channels * pixels + c, n, plans.views[k], shape,
+                 to + k * shape.channels * bins + c, scratch);
+      });
+    } else if (interleaving_pays(plans, shape)) {
+      const auto interleave = FASTCNN_SELECT(interleave_planes<scalar_t>);
+      const auto kernel = FASTCNN_SELECT(roi_align_interleaved<scalar_t>);
+      const int side_by_side = pixels * kRoiAlignBlock * sizeof(scalar_t) <= kCopyBytes ? kRoiAlignBlock : kRoiAlignGroup;
+      const auto body = [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
+        auto* copy = reinterpret_cast<scalar_t*>(scratch + roi_align_scratch(shape));
+        interleave(from + (image * shape.channels + c) * pixels, n, pixels, side_by_side, copy);
+        for (int64_t k : rois)
+          kernel(copy, n, side_by_side, plans.views[k], shape, to + (k * shape.channels + c) * bins, scratch);
+      };
+      share_out<A>(plans, shape, side_by_side, 1, body, pixels * side_by_side);
+    } else {
+      const auto kernel = FASTCNN_SELECT(roi_align_planes<scalar_t>);
+      share_out<A>(plans, shape, kRoiAlignGroup, count, [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
+        for (int64_t k : rois)
+          kernel(from + (image * shape.channels + c) * pixels, n, plans.views[k], shape,
+                 to + (k * shape.channels + c) * bins, scratch);
+      });
+    }
   });
   return out;
 }
@@ -177,23 +222,18 @@ Tensor roi_align_backward_cpu(const Tensor& grad, const Tensor& rois, double spa
     const auto last_kernel = FASTCNN_SELECT(roi_align_channels_last_backward<scalar_t>);
     const auto* from = static_cast<const scalar_t*>(g.const_data_ptr());
     auto* to = static_cast<A*>(sum.mutable_data_ptr());
-    // A task owns its channels of all images and takes the RoIs in order: the sum does not depend on the threads.
-    const int64_t fit = channels_last ? 64 : std::max<int64_t>(kPlaneBytes / (pixels * sizeof(A) + 1), 1);
-    const int64_t block = std::min<int64_t>(fit, 64);
-    torch::stable::parallel_for(0, (shape.channels + block - 1) / block, 1, [&](int64_t begin, int64_t end) {
-      std::vector<A> scratch(roi_align_scratch(shape));
-      for (int64_t c = begin * block; c < std::min(end * block, shape.channels); c += block) {
-        const int64_t n = std::min(block, shape.channels - c);
-        for (int64_t k : plans.order) {
-          const int64_t image = plans.owned[k].image * shape.channels * pixels;
-          if (channels_last)
-            last_kernel(from + k * shape.channels * bins + c, n, plans.views[k], shape, to + image + c, scratch.data());
-          else
-            planes_kernel(from + (k * shape.channels + c) * bins, n, plans.views[k], shape, to + image + c * pixels,
-                          scratch.data());
-        }
-      }
-    });
+    // A task owns its channels of an image and takes the RoIs in order: the sum does not depend on the threads.
+    share_out<A>(plans, shape, channels_last ? kRoiAlignBlock : kRoiAlignGroup, 1,
+                 [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
+                   for (int64_t k : rois) {
+                     if (channels_last)
+                       last_kernel(from + k * shape.channels * bins + c, n, plans.views[k], shape,
+                                   to + image * shape.channels * pixels + c, scratch);
+                     else
+                       planes_kernel(from + (k * shape.channels + c) * bins, n, plans.views[k], shape,
+                                     to + (image * shape.channels + c) * pixels, scratch);
+                   }
+                 });
   });
   return torch::stable::to(sum, grad.scalar_type());
 }

@@ -6,7 +6,7 @@ namespace fastcnn {
 namespace FASTCNN_ISA {
 namespace {
 
-constexpr int kBlock = 64;  // Channels of a channels_last image handled at once: their rows of a RoI stay in L1.
+constexpr int kBlock = kRoiAlignBlock;
 
 // The sum over the taps of a bin of weight * rows[index][0, count), rows being `stride` elements apart.
 template <int lanes, typename T>
@@ -20,19 +20,19 @@ inline Vec<acc_t<T>, lanes> weighted_row(const T* rows, int64_t stride, const Ax
   return sum;
 }
 
-// The same for n elements.
-template <typename T>
+// The same for n elements, of which there are mostly `Block`.
+template <int Block, typename T>
 inline void weighted_rows(const T* rows, int64_t stride, const AxisTaps<acc_t<T>>& taps, int bin, int64_t n,
                           acc_t<T>* out) {
   using A = acc_t<T>;
   constexpr int lanes = kLanes<A>;
   const int32_t begin = taps.first[bin], end = taps.first[bin + 1];
-  if (n == kBlock) {
-    Vec<A, lanes> sums[kBlock / lanes] = {};
+  if (n == Block) {
+    Vec<A, lanes> sums[Block / lanes] = {};
     for (int32_t t = begin; t < end; ++t)
-      for (int i = 0; i < kBlock / lanes; ++i)
+      for (int i = 0; i < Block / lanes; ++i)
         sums[i] += taps.weight[t] * load<lanes>(rows + taps.index[t] * stride + i * lanes);
-    for (int i = 0; i < kBlock / lanes; ++i) store<lanes>(out + i * lanes, sums[i]);
+    for (int i = 0; i < Block / lanes; ++i) store<lanes>(out + i * lanes, sums[i]);
     return;
   }
   for (int64_t at = 0; at < n; at += lanes) {
@@ -84,6 +84,42 @@ inline int32_t next_run(const RoiPlan<A>& roi, int32_t i, int64_t width, int lan
   return i;
 }
 
+// out[plane][bin] = pooled[bin][plane], pooled having rows of `stride` elements and room for a vector of rows more.
+template <typename T>
+inline void store_bins(const acc_t<T>* pooled, int stride, int n_planes, int32_t bins, T* out) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>;
+  for (int plane = 0; plane < n_planes; plane += lanes) {
+    for (int32_t bin = 0; bin < bins; bin += lanes) {
+      Vec<A, lanes> tile[lanes];
+      for (int i = 0; i < lanes; ++i) tile[i] = load<lanes>(pooled + (bin + i) * stride + plane);
+      transpose<A, lanes>(tile);
+      for (int p = 0; p < lanes && plane + p < n_planes; ++p) {
+        T* to = out + int64_t(plane + p) * bins + bin;
+        if (bins - bin >= lanes)
+          store<lanes>(to, tile[p]);
+        else
+          store_some<lanes>(to, tile[p], bins - bin);
+      }
+    }
+  }
+}
+
+// Pools up to Block channels of an image whose pixels lie `stride` elements apart, into rows of Block.
+template <int Block, typename T>
+inline void pool_pixels(const T* image, int64_t stride, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
+                        const RoiShape& shape, acc_t<T>* pooled, acc_t<T>* columns) {
+  columns -= int64_t(roi.x_begin) * Block;
+  for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
+    for (int32_t i = 0; i < roi.n_columns; ++i) {
+      const int64_t x = roi.columns[i];
+      weighted_rows<Block>(image + x * stride, shape.width * stride, roi.rows, ph, n_channels, columns + x * Block);
+    }
+    for (int32_t pw = 0; pw < shape.pooled_width; ++pw, pooled += Block)
+      weighted_rows<Block>(columns, Block, roi.cols, pw, n_channels, pooled);
+  }
+}
+
 // A vector of planes at a time: rows are contracted along x, where memory is contiguous, and transposed, so that columns
 // are contracted with one plane per lane; the bins are transposed back.
 template <typename T>
@@ -125,18 +161,7 @@ void roi_align_planes(const T* planes, int64_t n_planes, const RoiPlan<acc_t<T>>
         store<lanes>(pooled + (ph * shape.pooled_width + pw) * lanes, sum);
       }
     }
-    for (int32_t bin = 0; bin < bins; bin += lanes) {
-      Vec<A, lanes> tile[lanes];
-      for (int i = 0; i < lanes; ++i) tile[i] = load<lanes>(pooled + (bin + i) * lanes);
-      transpose<A, lanes>(tile);
-      for (int p = 0; p < group; ++p) {
-        T* to = out + int64_t(p) * bins + bin;
-        if (bins - bin >= lanes)
-          store<lanes>(to, tile[p]);
-        else
-          store_some<lanes>(to, tile[p], bins - bin);
-      }
-    }
+    store_bins(pooled, lanes, group, bins, out);
   }
 }
 
@@ -144,23 +169,44 @@ template <typename T>
 void roi_align_channels_last(const T* image, int64_t n_channels, const RoiPlan<acc_t<T>>& roi, const RoiShape& shape,
                              T* out, acc_t<T>* scratch) {
   using A = acc_t<T>;
-  const int64_t channels = shape.channels;
-  A* column0 = scratch - int64_t(roi.x_begin) * kBlock;
-  A pooled[kBlock];
+  const int32_t bins = shape.pooled_height * shape.pooled_width;
   for (int64_t c = 0; c < n_channels; c += kBlock) {
     const int64_t block = n_channels - c < kBlock ? n_channels - c : kBlock;
-    for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
-      T* row_out = out + int64_t(ph) * shape.pooled_width * channels + c;
-      for (int32_t i = 0; i < roi.n_columns; ++i) {
-        const int64_t x = roi.columns[i];
-        weighted_rows(image + x * channels + c, shape.width * channels, roi.rows, ph, block, column0 + x * kBlock);
+    pool_pixels<kBlock>(image + c, shape.channels, block, roi, shape, scratch, scratch + bins * kBlock);
+    for (int32_t bin = 0; bin < bins; ++bin)
+      convert<kLanes<A>>(scratch + bin * kBlock, out + bin * shape.channels + c, block);
+  }
+}
+
+template <typename T>
+void interleave_planes(const T* planes, int64_t n_planes, int64_t pixels, int stride, T* out) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>;
+  for (int64_t at = 0; at < pixels; at += lanes) {
+    const int count = pixels - at < lanes ? int(pixels - at) : lanes;
+    for (int64_t plane = 0; plane < n_planes; plane += lanes) {
+      const int group = n_planes - plane < lanes ? int(n_planes - plane) : lanes;
+      Vec<A, lanes> tile[lanes] = {};
+      for (int p = 0; p < group; ++p) {
+        const T* from = planes + (plane + p) * pixels + at;
+        tile[p] = count == lanes ? load<lanes>(from) : load_some<lanes>(from, count);
       }
-      for (int32_t pw = 0; pw < shape.pooled_width; ++pw, row_out += channels) {
-        weighted_rows(column0, kBlock, roi.cols, pw, block, pooled);
-        convert<kLanes<A>>(pooled, row_out, block);
-      }
+      transpose<A, lanes>(tile);
+      for (int i = 0; i < count; ++i) store_some<lanes>(out + (at + i) * stride + plane, tile[i], group);
     }
   }
+}
+
+template <typename T>
+void roi_align_interleaved(const T* image, int64_t n_planes, int stride, const RoiPlan<acc_t<T>>& roi,
+                           const RoiShape& shape, T* out, acc_t<T>* scratch) {
+  const int32_t bins = shape.pooled_height * shape.pooled_width;
+  acc_t<T>* columns = scratch + (bins + kBlock) * kBlock;
+  if (stride == kBlock)
+    pool_pixels<kBlock>(image, stride, n_planes, roi, shape, scratch, columns);
+  else
+    pool_pixels<kRoiAlignGroup>(image, stride, n_planes, roi, shape, scratch, columns);
+  store_bins(scratch, stride, int(n_planes), bins, out);
 }
 
 template <typename T>
@@ -241,6 +287,9 @@ void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const R
 #define INSTANTIATE(T)                                                                                                \
   template void roi_align_planes<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*, acc_t<T>*);     \
   template void roi_align_channels_last<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*, acc_t<T>*);\
+  template void interleave_planes<T>(const T*, int64_t, int64_t, int, T*);                                            \
+  template void roi_align_interleaved<T>(const T*, int64_t, int, const RoiPlan<acc_t<T>>&, const RoiShape&, T*,       \
+                                         acc_t<T>*);                                                                  \
   template void roi_align_planes_backward<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, acc_t<T>*, \
                                              acc_t<T>*);                                                              \
   template void roi_align_channels_last_backward<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&,     \

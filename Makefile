@@ -1,0 +1,55 @@
+# Everything runs in .venv, set up on first use; set TORCH or PYTHON to use others.
+VENV   ?= .venv
+PYTHON ?= python3
+TORCH  ?= torch==2.13.0
+RUN    := $(VENV)/bin/python
+export PYTEST_ADDOPTS ?=
+
+.PHONY: demo test test-slow lint format bench cuda-check gpu-check wheel clean
+
+demo: $(VENV)/native  ## the main job: three ops and two networks on a photograph, against PyTorch
+	$(RUN) -m fastcnn bench --quick
+
+test: $(VENV)/native
+	$(RUN) -m pytest -m "not gpu and not slow"
+
+test-slow: $(VENV)/native
+	$(RUN) -m pytest -m "slow"
+
+bench: $(VENV)/native  ## every op and network; takes long
+	$(RUN) -m pytest bench --benchmark-json=bench/results/latest.json
+
+lint: $(VENV)/env
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+	$(RUN) -m mypy
+	$(VENV)/bin/clang-format --dry-run --Werror $(shell git ls-files 'csrc/*')
+
+format: $(VENV)/env
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+	$(VENV)/bin/clang-format -i $(shell git ls-files 'csrc/*')
+
+cuda-check: $(VENV)/env  ## compiles the CUDA sources; needs nvcc, no GPU
+	$(RUN) setup.py -q cuda_check
+
+gpu-check:  ## on a machine with a GPU: build, GPU tests and benches, with the torch that is there
+	$(PYTHON) bench/gpu_check.py
+
+wheel: $(VENV)/env
+	$(RUN) -m pip wheel --no-build-isolation --no-deps --wheel-dir dist .
+
+clean:
+	rm -rf build dist $(VENV) fastcnn/*.so fastcnn.egg-info
+
+# torch first and on its own: a build that did not find it would leave the compiled kernels out.
+$(VENV)/env: pyproject.toml
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --upgrade "pip>=24" "setuptools>=77,<82" wheel
+	$(RUN) -m pip install --quiet "$(TORCH)"
+	FASTCNN_NATIVE=0 $(RUN) -m pip install --quiet --no-build-isolation --editable ".[dev]"
+	touch $@
+
+$(VENV)/native: $(VENV)/env setup.py $(wildcard csrc/*.cpp csrc/*/*)
+	FASTCNN_NATIVE=1 $(RUN) setup.py -q build_ext --inplace
+	touch $@
