@@ -13,6 +13,7 @@ import sysconfig
 import tempfile
 from importlib.util import find_spec
 from pathlib import Path
+from typing import ClassVar
 
 from setuptools import Command, Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -24,7 +25,15 @@ MACROS = [
     ("TORCH_TARGET_VERSION", "0x020b000000000000"),  # The stable ABI of torch 2.11.
     ("Py_LIMITED_API", "0x030a0000"),
 ]
-CXX_FLAGS = ["-std=c++20", "-O3", "-fvisibility=hidden", "-fno-math-errno", "-Wall", "-Wno-psabi", "-Wno-maybe-uninitialized"]
+CXX_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-fvisibility=hidden",
+    "-fno-math-errno",
+    "-Wall",
+    "-Wno-psabi",
+    "-Wno-maybe-uninitialized",
+]
 ISA_FLAGS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     MACROS.append(("FASTCNN_X86_LEVELS", None))
@@ -34,12 +43,20 @@ if platform.machine().lower() in ("x86_64", "amd64"):
 # Suppression must round every step as written, so that it agrees with torchvision to the bit.
 KERNEL_FLAGS = {"csrc/nms/nms_kernel.cpp": ["-ffp-contract=off"]}
 KERNELS = sorted(str(path) for path in Path("csrc").glob("*/*_kernel.cpp"))
-SOURCES = ["csrc/module.cpp", *sorted(str(p) for pattern in ("*_cpu.cpp", "isa.cpp", "tensor.cpp")
-                                      for p in Path("csrc").glob(f"*/{pattern}"))]
+SOURCES = [
+    "csrc/module.cpp",
+    *sorted(str(p) for pattern in ("*_cpu.cpp", "isa.cpp", "tensor.cpp") for p in Path("csrc").glob(f"*/{pattern}")),
+]
 
 CUDA_SOURCES = sorted(str(path) for path in Path("csrc").glob("*/*_cuda.cu"))
 CUDA_ARCHS = ("80", "86", "89", "90", "100")
-NVCC_FLAGS = ["-std=c++20", "-O3", "-DUSE_CUDA", "--expt-relaxed-constexpr", "-Xcompiler=-fPIC,-fvisibility=hidden"]
+NVCC_FLAGS = [
+    "-std=c++20",
+    "-O3",
+    "-DUSE_CUDA",
+    "--expt-relaxed-constexpr",
+    "-Xcompiler=-fPIC,-fvisibility=hidden",
+]
 NVCC_FLAGS += [f"-gencode=arch=compute_{arch},code=sm_{arch}" for arch in CUDA_ARCHS]
 NVCC_FLAGS += [f"-gencode=arch=compute_{CUDA_ARCHS[-1]},code=compute_{CUDA_ARCHS[-1]}"]
 
@@ -92,7 +109,7 @@ class BuildKernels(build_ext):
 class CudaCheck(Command):
     """Compiles every CUDA source for every architecture; needs nvcc, but neither a GPU nor a CUDA build of torch."""
 
-    user_options: list = []
+    user_options: ClassVar[list] = []
 
     def initialize_options(self):
         pass
@@ -115,7 +132,10 @@ def extensions() -> list[Extension]:
     if TORCH is None:
         if NATIVE == "1":
             sys.exit("FASTCNN_NATIVE=1: PyTorch >= 2.11 must be installed before building (its headers are needed)")
-        print("fastcnn: no PyTorch found beside this build; installing without compiled kernels", file=sys.stderr)
+        print(
+            "fastcnn: no PyTorch found beside this build; installing without compiled kernels",
+            file=sys.stderr,
+        )
         return []
     common = {
         "define_macros": MACROS,

@@ -26,7 +26,12 @@ print(fastcnn.report())
 
 def run(code: str, cwd=None, **env: str) -> subprocess.CompletedProcess:
     result = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, cwd=cwd, timeout=300
+        [sys.executable, "-c", code],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        timeout=300,
     )
     assert result.returncode == 0, result.stdout + result.stderr
     return result
@@ -47,7 +52,9 @@ def copy_of_the_package(tmp_path):
 
 
 # The copy must come before an editable install of the package, whose finder goes first.
-FROM_HERE = "import sys; sys.path.insert(0, '.'); sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f)]\n"
+FROM_HERE = (
+    "import sys; sys.path.insert(0, '.'); sys.meta_path = [f for f in sys.meta_path if 'editable' not in str(f)]\n"
+)
 
 
 def test_no_compiler(copy_of_the_package):

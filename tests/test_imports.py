@@ -78,5 +78,15 @@ def test_readme_names_what_is_there():
     for name in (*ops.__all__, *list_models()):
         assert f"`{name}`" in readme, f"README does not list {name}"
     for line in readme.splitlines():
-        if line.startswith(("    csrc/", "    kernels/", "    fastcnn/", "    tests/", "    bench/", "    docs/", "    examples/")):
+        if line.startswith(
+            (
+                "    csrc/",
+                "    kernels/",
+                "    fastcnn/",
+                "    tests/",
+                "    bench/",
+                "    docs/",
+                "    examples/",
+            )
+        ):
             assert (ROOT / line.split()[0]).exists(), f"README: {line.split()[0]} does not exist"

@@ -32,9 +32,9 @@ def test_op_tests_at_every_level(level):
         pytest.skip(f"this CPU or build has no {level}: {used}")
     if os.environ.get("FASTCNN_ISA") == level or (level in _backend.cpu.detail):
         pytest.skip(f"{level} is the level of this very run")
+    selection = "not opcheck and not compile and not export and not gradcheck"  # These see no kernel the rest does not.
     result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not gpu"]
-        + [str(ROOT / "tests/ops"), "-k", "not opcheck and not compile and not export and not gradcheck"],
+        [sys.executable, *"-m pytest -q -x -p no:cacheprovider tests/ops -m".split(), "not gpu", "-k", selection],
         env={**os.environ, "FASTCNN_ISA": level},
         capture_output=True,
         text=True,

@@ -28,7 +28,7 @@ const char* isa_name();
   namespace avx512 {                      \
   declaration                             \
   }
-#define FASTCNN_SELECT(kernel)                             \
+#define FASTCNN_SELECT(kernel)                                  \
   (::fastcnn::isa() == ::fastcnn::Isa::avx512 ? &avx512::kernel \
    : ::fastcnn::isa() == ::fastcnn::Isa::avx2 ? &avx2::kernel   \
                                               : &baseline::kernel)

@@ -1,7 +1,7 @@
 #pragma once
 
-// Fixed-width vectors over the compiler's vector extensions: the same source becomes SSE2, AVX2, AVX-512 or NEON. Storage
-// types are float, double and the two 16-bit types, which are held as integers here and computed on as float.
+// Fixed-width vectors over the compiler's vector extensions: the same source becomes SSE2, AVX2, AVX-512 or NEON.
+// Storage types are float, double and the two 16-bit types, which are held as integers here and computed on as float.
 
 #include <cstdint>
 #include <cstring>
@@ -66,8 +66,8 @@ inline Vec<float, N> widen(Vec<uint16_t, N> v, Half) {
   const Vec<uint32_t, N> wide = __builtin_convertvector(v, Vec<uint32_t, N>);
   const Vec<uint32_t, N> magnitude = (wide & 0x7fff) << 13;
   const Vec<float, N> scaled = bit_cast<Vec<float, N>>(magnitude) * 0x1p112f;
-  const Vec<uint32_t, N> special = magnitude >= (0x7c00u << 13) ? magnitude | 0x7f800000u
-                                                                 : bit_cast<Vec<uint32_t, N>>(scaled);
+  const Vec<uint32_t, N> special =
+      magnitude >= (0x7c00u << 13) ? magnitude | 0x7f800000u : bit_cast<Vec<uint32_t, N>>(scaled);
   return bit_cast<Vec<float, N>>(special | (wide & 0x8000) << 16);
 }
 

@@ -34,11 +34,28 @@ Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, 
 }  // namespace fastcnn
 
 // Runs `body` with scalar_t as the storage type of the kernels (csrc/common/simd.h) for a floating-point `dtype`.
-#define FASTCNN_DISPATCH_FLOATING(dtype, name, body)                                              \
-  switch (dtype) {                                                                                \
-    case ::fastcnn::ScalarType::Float: { using scalar_t = float; body; break; }                   \
-    case ::fastcnn::ScalarType::Double: { using scalar_t = double; body; break; }                 \
-    case ::fastcnn::ScalarType::BFloat16: { using scalar_t = ::fastcnn::BFloat16; body; break; }  \
-    case ::fastcnn::ScalarType::Half: { using scalar_t = ::fastcnn::Half; body; break; }          \
-    default: STD_TORCH_CHECK(false, name, ": expected a floating-point tensor, got ", dtype);     \
+#define FASTCNN_DISPATCH_FLOATING(dtype, name, body)                                   \
+  switch (dtype) {                                                                     \
+    case ::fastcnn::ScalarType::Float: {                                               \
+      using scalar_t = float;                                                          \
+      body;                                                                            \
+      break;                                                                           \
+    }                                                                                  \
+    case ::fastcnn::ScalarType::Double: {                                              \
+      using scalar_t = double;                                                         \
+      body;                                                                            \
+      break;                                                                           \
+    }                                                                                  \
+    case ::fastcnn::ScalarType::BFloat16: {                                            \
+      using scalar_t = ::fastcnn::BFloat16;                                            \
+      body;                                                                            \
+      break;                                                                           \
+    }                                                                                  \
+    case ::fastcnn::ScalarType::Half: {                                                \
+      using scalar_t = ::fastcnn::Half;                                                \
+      body;                                                                            \
+      break;                                                                           \
+    }                                                                                  \
+    default:                                                                           \
+      STD_TORCH_CHECK(false, name, ": expected a floating-point tensor, got ", dtype); \
   }

@@ -46,8 +46,8 @@ void hardswish_backward(const T* grad, const T* in, T* grad_in, int64_t n) {
   map(Gradient{}, grad_in, n, grad, in);
 }
 
-#define INSTANTIATE(T)                                      \
-  template void hardswish<T>(const T*, T*, int64_t);        \
+#define INSTANTIATE(T)                               \
+  template void hardswish<T>(const T*, T*, int64_t); \
   template void hardswish_backward<T>(const T*, const T*, T*, int64_t);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -8,10 +8,10 @@ namespace fastcnn {
 namespace FASTCNN_ISA {
 namespace {
 
-// Boxes can only suppress each other if their centres are close: with v and w the larger and smaller width, IoU > t needs
-// an overlap above t * v, and so v < w / t and a distance of centres below (v + w) / 2 - t * v. Kept boxes are therefore
-// held in a grid of their centres, as one structure of arrays in which every cell has room for all boxes that fall in it,
-// and a candidate is tested, a vector of kept boxes at a time, against the cells within that distance.
+// Boxes can only suppress each other if their centres are close: with v and w the larger and smaller width, IoU > t
+// needs an overlap above t * v, and so v < w / t and a distance of centres below (v + w) / 2 - t * v. Kept boxes are
+// therefore held in a grid of their centres, as one structure of arrays in which every cell has room for all boxes that
+// fall in it, and a candidate is tested, a vector of kept boxes at a time, against the cells within that distance.
 template <typename T>
 class KeptBoxes {
  public:
@@ -56,7 +56,8 @@ class KeptBoxes {
     free(data_);
   }
 
-  // Others (empty, inverted, infinite, NaN) have an IoU of 0 or NaN with every box: never suppressed, never suppressing.
+  // Others (empty, inverted, infinite, NaN) have an IoU of 0 or NaN with every box: never suppressed, never
+  // suppressing.
   static bool regular(const Box<T>& b) {
     const T area = (b.x2 - b.x1) * (b.y2 - b.y1);
     return b.x2 > b.x1 && b.y2 > b.y1 && area > T(0) && area - area == T(0);

@@ -102,7 +102,8 @@ Plans<A> make_plans(const char* op, const Tensor& rois, int64_t images, const Ro
     // Truncated towards zero as torchvision does it. fastcnn.ops turns this into a ValueError.
     if (!(image > A(-1) && image < A(images))) {
       std::ostringstream message;
-      message << op << ": box " << k << " has batch index " << image << ", but the input holds " << images << " image(s)";
+      message << op << ": box " << k << " has batch index " << image << ", but the input holds " << images
+              << " image(s)";
       throw std::invalid_argument(message.str());
     }
   }
@@ -118,7 +119,8 @@ Plans<A> make_plans(const char* op, const Tensor& rois, int64_t images, const Ro
   std::iota(plans.order.begin(), plans.order.end(), int64_t(0));
   // By image and then by row, so that neighbours find their rows in the cache.
   std::stable_sort(plans.order.begin(), plans.order.end(), [&](int64_t a, int64_t b) {
-    return std::pair(plans.owned[a].image, plans.owned[a].top()) < std::pair(plans.owned[b].image, plans.owned[b].top());
+    return std::pair(plans.owned[a].image, plans.owned[a].top()) <
+           std::pair(plans.owned[b].image, plans.owned[b].top());
   });
   plans.image_begin.assign(images + 1, 0);
   for (const auto& roi : plans.owned) ++plans.image_begin[roi.image + 1];
@@ -176,15 +178,17 @@ Tensor roi_align_cpu(const Tensor& input, const Tensor& rois, double spatial_sca
     auto* to = static_cast<scalar_t*>(out.mutable_data_ptr());
     if (channels_last) {
       const auto kernel = FASTCNN_SELECT(roi_align_channels_last<scalar_t>);
-      share_out<A>(plans, shape, kRoiAlignBlock, count, [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
-        for (int64_t k : rois)
-          kernel(from + image * shape.channels * pixels + c, n, plans.views[k], shape,
-                 to + k * shape.channels * bins + c, scratch);
-      });
+      share_out<A>(plans, shape, kRoiAlignBlock, count,
+                   [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
+                     for (int64_t k : rois)
+                       kernel(from + image * shape.channels * pixels + c, n, plans.views[k], shape,
+                              to + k * shape.channels * bins + c, scratch);
+                   });
     } else if (interleaving_pays(plans, shape)) {
       const auto interleave = FASTCNN_SELECT(interleave_planes<scalar_t>);
       const auto kernel = FASTCNN_SELECT(roi_align_interleaved<scalar_t>);
-      const int side_by_side = pixels * kRoiAlignBlock * sizeof(scalar_t) <= kCopyBytes ? kRoiAlignBlock : kRoiAlignGroup;
+      const int side_by_side =
+          pixels * kRoiAlignBlock * sizeof(scalar_t) <= kCopyBytes ? kRoiAlignBlock : kRoiAlignGroup;
       const auto body = [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
         auto* copy = reinterpret_cast<scalar_t*>(scratch + roi_align_scratch(shape));
         interleave(from + (image * shape.channels + c) * pixels, n, pixels, side_by_side, copy);
@@ -194,11 +198,12 @@ Tensor roi_align_cpu(const Tensor& input, const Tensor& rois, double spatial_sca
       share_out<A>(plans, shape, side_by_side, 1, body, pixels * side_by_side);
     } else {
       const auto kernel = FASTCNN_SELECT(roi_align_planes<scalar_t>);
-      share_out<A>(plans, shape, kRoiAlignGroup, count, [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
-        for (int64_t k : rois)
-          kernel(from + (image * shape.channels + c) * pixels, n, plans.views[k], shape,
-                 to + (k * shape.channels + c) * bins, scratch);
-      });
+      share_out<A>(plans, shape, kRoiAlignGroup, count,
+                   [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
+                     for (int64_t k : rois)
+                       kernel(from + (image * shape.channels + c) * pixels, n, plans.views[k], shape,
+                              to + (k * shape.channels + c) * bins, scratch);
+                   });
     }
   });
   return out;
@@ -208,7 +213,8 @@ Tensor roi_align_backward_cpu(const Tensor& grad, const Tensor& rois, double spa
                               bool aligned, std::vector<int64_t> input_size, bool channels_last) {
   const int64_t images = input_size[0];
   const RoiShape shape{input_size[1], input_size[2], input_size[3], int32_t(grad.size(2)), int32_t(grad.size(3))};
-  const Tensor g = torch::stable::contiguous(grad, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  const Tensor g =
+      torch::stable::contiguous(grad, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
   const int64_t bins = grad.size(2) * grad.size(3), pixels = shape.height * shape.width;
   const bool wide = grad.scalar_type() == ScalarType::Double;
   // 16-bit gradients are summed in float and rounded once.

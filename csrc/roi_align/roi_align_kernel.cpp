@@ -120,8 +120,8 @@ inline void pool_pixels(const T* image, int64_t stride, int64_t n_channels, cons
   }
 }
 
-// A vector of planes at a time: rows are contracted along x, where memory is contiguous, and transposed, so that columns
-// are contracted with one plane per lane; the bins are transposed back.
+// A vector of planes at a time: rows are contracted along x, where memory is contiguous, and transposed, so that
+// columns are contracted with one plane per lane; the bins are transposed back.
 template <typename T>
 void roi_align_planes(const T* planes, int64_t n_planes, const RoiPlan<acc_t<T>>& roi, const RoiShape& shape, T* out,
                       acc_t<T>* scratch) {
@@ -286,7 +286,8 @@ void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const R
 
 #define INSTANTIATE(T)                                                                                                \
   template void roi_align_planes<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*, acc_t<T>*);     \
-  template void roi_align_channels_last<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*, acc_t<T>*);\
+  template void roi_align_channels_last<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*,          \
+                                           acc_t<T>*);                                                                \
   template void interleave_planes<T>(const T*, int64_t, int64_t, int, T*);                                            \
   template void roi_align_interleaved<T>(const T*, int64_t, int, const RoiPlan<acc_t<T>>&, const RoiShape&, T*,       \
                                          acc_t<T>*);                                                                  \

@@ -29,8 +29,8 @@ struct RoiShape {
   int32_t pooled_height, pooled_width;
 };
 
-// Channels handled at once: the more of them lie side by side the better, as long as their rows of a RoI stay in L1 and,
-// where planes are copied side by side, the copies in L2. kRoiAlignGroup is at least a vector of any level.
+// Channels handled at once: the more of them lie side by side the better, as long as their rows of a RoI stay in L1
+// and, where planes are copied side by side, the copies in L2. kRoiAlignGroup is at least a vector of any level.
 constexpr int kRoiAlignBlock = 64, kRoiAlignGroup = 16;
 
 // Elements of working memory: for the widest block of channels of any level, a row of pixels, the bins, and a row of
@@ -45,22 +45,21 @@ FASTCNN_FOR_EACH_ISA(
     // scratch: roi_align_scratch(shape) elements, as for all kernels here.
     template <typename T> void roi_align_planes(const T* planes, int64_t n_planes, const RoiPlan<acc_t<T>>& roi,
                                                 const RoiShape& shape, T* out, acc_t<T>* scratch);
-    // The same for n_channels of the channels of one channels_last image. 
-    template <typename T> void roi_align_channels_last(const T* image, int64_t n_channels,
-                                                       const RoiPlan<acc_t<T>>& roi, const RoiShape& shape, T* out,
-                                                       acc_t<T>* scratch);
+    // The same for n_channels of the channels of one channels_last image.
+    template <typename T> void roi_align_channels_last(const T* image, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
+                                                       const RoiShape& shape, T* out, acc_t<T>* scratch);
     // For many RoIs: up to `stride` planes copied side by side, pixels `stride` elements apart, which is kRoiAlignBlock
     // or kRoiAlignGroup; and the pooling of such an image into planes of bins.
     template <typename T> void interleave_planes(const T* planes, int64_t n_planes, int64_t pixels, int stride, T* out);
-    template <typename T> void roi_align_interleaved(const T* image, int64_t n_planes, int stride,
-                                                     const RoiPlan<acc_t<T>>& roi, const RoiShape& shape, T* out,
-                                                     acc_t<T>* scratch);
+    template <typename T>
+    void roi_align_interleaved(const T* image, int64_t n_planes, int stride, const RoiPlan<acc_t<T>>& roi,
+                               const RoiShape& shape, T* out, acc_t<T>* scratch);
     // Adjoints: add one RoI's gradient to that of the maps.
-    template <typename T> void roi_align_planes_backward(const T* grad, int64_t n_planes,
-                                                         const RoiPlan<acc_t<T>>& roi, const RoiShape& shape,
-                                                         acc_t<T>* grad_planes, acc_t<T>* scratch);
-    template <typename T> void roi_align_channels_last_backward(const T* grad, int64_t n_channels,
-                                                                const RoiPlan<acc_t<T>>& roi, const RoiShape& shape,
-                                                                acc_t<T>* grad_image, acc_t<T>* scratch);)
+    template <typename T>
+    void roi_align_planes_backward(const T* grad, int64_t n_planes, const RoiPlan<acc_t<T>>& roi, const RoiShape& shape,
+                                   acc_t<T>* grad_planes, acc_t<T>* scratch);
+    template <typename T>
+    void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
+                                          const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch);)
 
 }  // namespace fastcnn

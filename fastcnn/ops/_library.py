@@ -91,7 +91,7 @@ def define(
         fake: shapes, dtypes and strides of the result, the strides those of the real one.
         triton: module of ``fastcnn.kernels`` whose function of the op's name runs CUDA tensors.
         torch_rule: per dispatch key, when the public function calls PyTorch instead.
-        flops: floating-point operations from the argument *shapes*, for :class:`torch.utils.flop_counter.FlopCounterMode`.
+        flops: floating-point operations from the shapes of the arguments, for torch's ``FlopCounterMode``.
     """
     name = schema.split("(")[0]
     library.define(schema)

@@ -1,4 +1,4 @@
-"""RoI align: bilinear samples of a feature map, averaged over the bins of a box (Mask R-CNN, He et al. 2017, section 3)."""
+"""RoI align: bilinear samples of a map, averaged over the bins of a box (Mask R-CNN, He et al. 2017, section 3)."""
 
 from __future__ import annotations
 
@@ -92,10 +92,8 @@ def _axis(begin: Tensor, end: Tensor, bins: int, size: int, scale: float, ratio:
     if not aligned:
         length = torch.where(length < 1, 1, length)
     step = length / bins
-    if ratio > 0:
-        grid = torch.full_like(step, ratio)
-    else:
-        grid = torch.where((step > 0) & (step <= 1 << 20), step.ceil(), 0)
+    adaptive = torch.where((step > 0) & (step <= 1 << 20), step.ceil(), 0)
+    grid = torch.full_like(step, ratio) if ratio > 0 else adaptive
     samples = torch.arange(int(grid.max()) if grid.numel() else 0, device=begin.device)
     start, step, count = (t.view(-1, 1, 1) for t in (start, step, grid))
     at = start + torch.arange(bins, device=begin.device).view(1, -1, 1) * step
@@ -181,8 +179,9 @@ _op = _library.define(
     "int sampling_ratio, bool aligned) -> Tensor",
     reference=_reference,
     fake=_fake,
-    flops=lambda input, rois, scale, height, width, ratio, aligned, *, out_shape=None, **_: 8
-    * rois[0] * input[1] * height * width * max(ratio, 1) ** 2,
+    flops=lambda input, rois, scale, height, width, ratio, aligned, *, out_shape=None, **_: (
+        8 * rois[0] * input[1] * height * width * max(ratio, 1) ** 2
+    ),
 )
 _backward_op = _library.define(
     "roi_align_backward(Tensor grad, Tensor rois, float spatial_scale, int sampling_ratio, bool aligned, "

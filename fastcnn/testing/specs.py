@@ -60,7 +60,7 @@ def _normal(*shape: int) -> Callable[..., Tensor]:
 
 
 def random_rois(count: int, images: int, height: float, width: float, generator: torch.Generator) -> Tensor:
-    """``[count, 5]`` RoIs of mixed sizes as a region-proposal network gives them, some beyond the map, on a 1/64 grid."""
+    """``[count, 5]`` RoIs of mixed sizes, some beyond the map, with corners on a grid of 1/64."""
     size = torch.exp2(torch.rand(count, 2, generator=generator) * 4 - 4.5) * torch.tensor([width, height])
     centre = torch.rand(count, 2, generator=generator) * torch.tensor([width, height])
     image = torch.randint(images, (count, 1), generator=generator)
@@ -110,7 +110,15 @@ def _torchvision_peer(name: str) -> dict[str, Callable[..., Tensor]]:
 
 def _roi_align_overload(x, rois, size, spatial_scale, sampling_ratio, aligned):
     height, width = (size, size) if isinstance(size, int) else size
-    return torch.ops.fastcnn.roi_align.default, (x, rois, spatial_scale, height, width, sampling_ratio, aligned)
+    return torch.ops.fastcnn.roi_align.default, (
+        x,
+        rois,
+        spatial_scale,
+        height,
+        width,
+        sampling_ratio,
+        aligned,
+    )
 
 
 def _reference_of(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -169,7 +177,11 @@ SPECS: dict[str, OpSpec] = {
             layers=tuple(
                 _roi_case(
                     f"{count} boxes of 1x256x{side}x{side}, 7x7, sampling {ratio}",
-                    (1, 256, side, side), count, 7, scale=side / 800, ratio=ratio,
+                    (1, 256, side, side),
+                    count,
+                    7,
+                    scale=side / 800,
+                    ratio=ratio,
                 )
                 for side in (200, 50)
                 for count in (1000, 100)
@@ -197,7 +209,10 @@ SPECS: dict[str, OpSpec] = {
                 _nms_case("no boxes", 0),
             ),
             layers=tuple(_nms_case(f"{n} boxes", n) for n in (1000, 6000, 24564, 100_000)),
-            overload=lambda boxes, scores, threshold: (torch.ops.fastcnn.nms.default, (boxes, scores, threshold)),
+            overload=lambda boxes, scores, threshold: (
+                torch.ops.fastcnn.nms.default,
+                (boxes, scores, threshold),
+            ),
             differentiable=False,
             peer=_torchvision_peer("nms"),
             exact=True,

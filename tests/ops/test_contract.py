@@ -79,7 +79,9 @@ def test_layouts(spec, case):
     for name, x in layouts(args[0]):
         actual = spec.function(x, *args[1:], **case.kwargs)
         torch.testing.assert_close(actual, usual, msg=lambda text, name=name: f"{name}: {text}")
-        if name == "channels_last" and x.shape[0] and min(x.shape[1:]) > 1:  # Else both formats describe the same memory.
+        if (
+            name == "channels_last" and x.shape[0] and min(x.shape[1:]) > 1
+        ):  # Else both formats describe the same memory.
             assert actual.is_contiguous(memory_format=torch.channels_last), "channels_last was not kept"
     expanded = args[0][:1].expand(args[0].shape) if args[0].shape[0] else args[0]
     torch.testing.assert_close(
@@ -142,7 +144,9 @@ def test_autocast(spec, case):
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(spec.function(*args, **case.kwargs), usual)
         half = arguments(case, torch.bfloat16)
-        assert spec.function(*half, **case.kwargs).dtype == (torch.bfloat16 if usual.is_floating_point() else usual.dtype)
+        assert spec.function(*half, **case.kwargs).dtype == (
+            torch.bfloat16 if usual.is_floating_point() else usual.dtype
+        )
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])

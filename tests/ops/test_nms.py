@@ -50,7 +50,8 @@ class TestRules:
         assert keep(chain, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], 0.4) == [0, 2, 4]
 
     @pytest.mark.parametrize(
-        "box", [[5.0, 5, 5, 5], [8.0, 8, 2, 2], [8.0, 2, 2, 8], [math.nan, 0, 10, 10], [0.0, 0, math.inf, math.inf]]
+        "box",
+        [[5.0, 5, 5, 5], [8.0, 8, 2, 2], [8.0, 2, 2, 8], [math.nan, 0, 10, 10], [0.0, 0, math.inf, math.inf]],
     )
     @pytest.mark.parametrize("threshold", [0.0, 0.5])
     def test_odd_boxes_neither_suppress_nor_are_suppressed(self, mode, box, threshold):
@@ -114,10 +115,22 @@ BOXES, SCORES = torch.zeros(3, 4), torch.zeros(3)
 BAD = {
     "5 wide": ((torch.zeros(3, 5), SCORES, 0.5), ValueError, r"boxes of shape \[N, 4\], got \[3, 5\]"),
     "boxes rank": ((torch.zeros(4), SCORES, 0.5), ValueError, r"boxes of shape \[N, 4\], got \[4\]"),
-    "scores rank": ((BOXES, SCORES[None], 0.5), ValueError, r"scores of shape \[3\] for 3 boxes, got \[1, 3\]"),
+    "scores rank": (
+        (BOXES, SCORES[None], 0.5),
+        ValueError,
+        r"scores of shape \[3\] for 3 boxes, got \[1, 3\]",
+    ),
     "scores count": ((BOXES, SCORES[:2], 0.5), ValueError, r"scores of shape \[3\] for 3 boxes, got \[2\]"),
-    "int boxes": ((BOXES.long(), SCORES, 0.5), TypeError, r"boxes of a floating-point dtype, got torch\.int64"),
-    "int scores": ((BOXES, SCORES.long(), 0.5), TypeError, r"scores of a floating-point dtype, got torch\.int64"),
+    "int boxes": (
+        (BOXES.long(), SCORES, 0.5),
+        TypeError,
+        r"boxes of a floating-point dtype, got torch\.int64",
+    ),
+    "int scores": (
+        (BOXES, SCORES.long(), 0.5),
+        TypeError,
+        r"scores of a floating-point dtype, got torch\.int64",
+    ),
     "no tensor": (([[0, 0, 1, 1]], SCORES, 0.5), TypeError, "expected boxes to be a tensor, got list"),
     "threshold": ((BOXES, SCORES, "0.5"), TypeError, "iou_threshold to be a number, got str '0.5'"),
     "threshold none": ((BOXES, SCORES, None), TypeError, "iou_threshold to be a number, got NoneType None"),

@@ -36,7 +36,9 @@ class TestEdges:
             out = ops.roi_align(x, rois((2.0, 3.0, 16.0, 17.0)), 7, aligned=True)
         torch.testing.assert_close(out[0, 0], (torch.arange(7) * 2 + 2.5).expand(7, 7))
 
-    @pytest.mark.parametrize("box", [(3.0, 1.0, 1.0, 3.0), (math.nan,) * 4, (1.0, 1.0, math.inf, 2.0), (9.0, 9.0, 12.0, 12.0)])
+    @pytest.mark.parametrize(
+        "box", [(3.0, 1.0, 1.0, 3.0), (math.nan,) * 4, (1.0, 1.0, math.inf, 2.0), (9.0, 9.0, 12.0, 12.0)]
+    )
     def test_inverted_nan_infinite_and_far_boxes_give_zeros(self, mode, box):
         x = RAMP.clone().requires_grad_()
         with mode():
@@ -67,7 +69,9 @@ class TestEdges:
             dirty[:, :, at[0], at[1]] = math.nan
             for layout in (torch.contiguous_format, torch.channels_last):
                 with mode():
-                    out = ops.roi_align(dirty.contiguous(memory_format=layout), boxes, 2, sampling_ratio=1, aligned=True)
+                    out = ops.roi_align(
+                        dirty.contiguous(memory_format=layout), boxes, 2, sampling_ratio=1, aligned=True
+                    )
                 torch.testing.assert_close(out, clean, check_stride=False)
         # A NaN stays in the bins that sample it.
         dirty = x.clone()
@@ -122,20 +126,40 @@ BAD = {
     "rank": ((X[0], BOXES, 2), {}, ValueError, r"expected input with 4 dimensions, got shape \(3, 8, 8\)"),
     "4 wide": ((X, BOXES[:, 1:], 2), {}, ValueError, r"shape \[K, 5\] .* got a tensor of shape \[1, 4\]"),
     "list 5 wide": ((X, [BOXES], 2), {}, ValueError, r"boxes\[0\] of shape \[L, 4\], got \[1, 5\]"),
-    "too many images": ((X, [BOXES[:, 1:]] * 3, 2), {}, ValueError, "boxes for 3 images, but the input holds 2"),
+    "too many images": (
+        (X, [BOXES[:, 1:]] * 3, 2),
+        {},
+        ValueError,
+        "boxes for 3 images, but the input holds 2",
+    ),
     "boxes rank": ((X, BOXES[0], 2), {}, ValueError, r"got a tensor of shape \[5\]"),
     "boxes type": ((X, "boxes", 2), {}, TypeError, "got str"),
     "int input": ((X.int(), BOXES, 2), {}, TypeError, r"input of a floating-point dtype, got torch\.int32"),
     "int boxes": ((X, BOXES.int(), 2), {}, TypeError, r"boxes of a floating-point dtype, got torch\.int32"),
     "not a tensor": ((None, BOXES, 2), {}, TypeError, "expected input to be a tensor, got NoneType"),
     "devices": ((X, BOXES.to("meta"), 2), {}, ValueError, "input on cpu, boxes on meta"),
-    "index too high": ((X, BOXES + 2, 2), {}, ValueError, "box 0 has batch index 2, but the input holds 2 image"),
-    "index too low": ((X, BOXES - 1, 2), {}, ValueError, "box 0 has batch index -1, but the input holds 2 image"),
+    "index too high": (
+        (X, BOXES + 2, 2),
+        {},
+        ValueError,
+        "box 0 has batch index 2, but the input holds 2 image",
+    ),
+    "index too low": (
+        (X, BOXES - 1, 2),
+        {},
+        ValueError,
+        "box 0 has batch index -1, but the input holds 2 image",
+    ),
     "nan index": ((X, BOXES * math.nan, 2), {}, ValueError, "box 0 has batch index"),
     "size 0": ((X, BOXES, 0), {}, ValueError, "positive output_size, got 0"),
     "size of 3": ((X, BOXES, (1, 2, 3)), {}, ValueError, r"one or two numbers, got \(1, 2, 3\)"),
     "size float": ((X, BOXES, (2.0, 2)), {}, TypeError, "output_height to be an int, got float 2.0"),
-    "ratio": ((X, BOXES, 2), {"sampling_ratio": 1.5}, TypeError, "sampling_ratio to be an int, got float 1.5"),
+    "ratio": (
+        (X, BOXES, 2),
+        {"sampling_ratio": 1.5},
+        TypeError,
+        "sampling_ratio to be an int, got float 1.5",
+    ),
     "scale": ((X, BOXES, 2), {"spatial_scale": "1"}, TypeError, "spatial_scale to be a number, got str '1'"),
     "aligned": ((X, BOXES, 2), {"aligned": 1}, TypeError, "aligned to be a bool, got int 1"),
     "empty map": ((X[:, :, :0], BOXES, 2), {}, ValueError, r"with pixels, got shape \(2, 3, 0, 8\)"),
