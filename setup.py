@@ -28,6 +28,7 @@ MACROS = [
 CXX_FLAGS = [
     "-std=c++20",
     "-O3",
+    "-g0",
     "-fvisibility=hidden",
     "-fno-math-errno",
     "-Wall",
@@ -53,6 +54,7 @@ CUDA_ARCHS = ("80", "86", "89", "90", "100")
 NVCC_FLAGS = [
     "-std=c++20",
     "-O3",
+    "-g0",
     "-DUSE_CUDA",
     "--expt-relaxed-constexpr",
     "-Xcompiler=-fPIC,-fvisibility=hidden",

@@ -1,4 +1,4 @@
-"""Imports run one way, names agree: the house of docs/design.md, read from the sources."""
+"""Imports run one way, names agree: the house as README draws it, read from the sources."""
 
 import ast
 from pathlib import Path

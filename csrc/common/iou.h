@@ -1,8 +1,8 @@
 #pragma once
 
-// Intersection over union of two corner-format boxes, to the bit as torchvision computes it on the same device: its CUDA
-// kernel fuses the multiply and add of the union, its CPU kernel rounds every step. Boxes with NaN, and 0 / 0, give NaN,
-// which compares false with every threshold.
+// Intersection over union of two corner-format boxes, to the bit as torchvision computes it on the same device: its
+// CUDA kernel fuses the multiply and add of the union, its CPU kernel rounds every step. Boxes with NaN, and 0 / 0,
+// give NaN, which compares false with every threshold.
 
 #include "host_device.h"
 

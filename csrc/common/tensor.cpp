@@ -33,7 +33,13 @@ bool is_channels_last(const Tensor& x) {
 }
 
 Tensor dense(const Tensor& x) {
+  if (x.is_contiguous()) return x;  // The dispatcher would take a microsecond to say so.
   return torch::stable::contiguous(x, is_channels_last(x) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+}
+
+Tensor contiguous_as(const Tensor& x, ScalarType dtype) {
+  const Tensor converted = x.scalar_type() == dtype ? x : torch::stable::to(x, dtype);
+  return converted.is_contiguous() ? converted : torch::stable::contiguous(converted);
 }
 
 Tensor laid_out_as(const Tensor& x, const Tensor& dense_like) {

@@ -23,6 +23,9 @@ bool is_channels_last(const Tensor& x);
 // The tensor in the memory format it already suggests, copied only if it is not dense in it.
 Tensor dense(const Tensor& x);
 
+// Contiguous and of that dtype, copied only if it is not.
+Tensor contiguous_as(const Tensor& x, ScalarType dtype);
+
 // `x` itself where its elements lie in memory as those of `dense_like`, which is dense and of the same shape; else a
 // copy of which that is true. Elementwise kernels then run over memory, whatever the layout.
 Tensor laid_out_as(const Tensor& x, const Tensor& dense_like);

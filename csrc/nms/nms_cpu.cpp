@@ -51,18 +51,16 @@ std::vector<int32_t> order_by_score(const T* scores, int64_t n) {
 }
 
 std::vector<int32_t> order_of(const Tensor& scores) {
-  if (scores.scalar_type() == ScalarType::Double) {
-    const Tensor s = torch::stable::contiguous(scores);
-    return order_by_score(static_cast<const double*>(s.const_data_ptr()), s.numel());
-  }
-  const Tensor s = torch::stable::contiguous(torch::stable::to(scores, ScalarType::Float));
-  return order_by_score(static_cast<const float*>(s.const_data_ptr()), s.numel());
+  const bool wide = scores.scalar_type() == ScalarType::Double;
+  const Tensor s = contiguous_as(scores, wide ? ScalarType::Double : ScalarType::Float);
+  return wide ? order_by_score(static_cast<const double*>(s.const_data_ptr()), s.numel())
+              : order_by_score(static_cast<const float*>(s.const_data_ptr()), s.numel());
 }
 
 template <typename T>
 Tensor nms_as(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
   constexpr auto dtype = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
-  const Tensor dense_boxes = torch::stable::contiguous(torch::stable::to(boxes, dtype));
+  const Tensor dense_boxes = contiguous_as(boxes, dtype);
   const auto* all = static_cast<const Box<T>*>(dense_boxes.const_data_ptr());
   const int64_t n = boxes.size(0);
   const std::vector<int32_t> order = order_of(scores);

@@ -94,7 +94,7 @@ template <typename A>
 Plans<A> make_plans(const char* op, const Tensor& rois, int64_t images, const RoiShape& shape, double spatial_scale,
                     int64_t sampling_ratio, bool aligned) {
   constexpr auto dtype = std::is_same_v<A, double> ? ScalarType::Double : ScalarType::Float;
-  const Tensor boxes = torch::stable::contiguous(torch::stable::to(rois, dtype));
+  const Tensor boxes = contiguous_as(rois, dtype);
   const auto* data = static_cast<const A*>(boxes.const_data_ptr());
   const int64_t count = boxes.size(0);
   for (int64_t k = 0; k < count; ++k) {
@@ -241,7 +241,7 @@ Tensor roi_align_backward_cpu(const Tensor& grad, const Tensor& rois, double spa
                    }
                  });
   });
-  return torch::stable::to(sum, grad.scalar_type());
+  return sum.scalar_type() == grad.scalar_type() ? sum : torch::stable::to(sum, grad.scalar_type());
 }
 
 }  // namespace

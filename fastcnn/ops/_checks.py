@@ -10,29 +10,18 @@ from torch import Tensor
 FLOATING = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 
 
-def tensor(op: str, **arguments: Any) -> None:
+def floating(op: str, **arguments: Any) -> None:
     for name, value in arguments.items():
         if not isinstance(value, Tensor):
             raise TypeError(f"{op}: expected {name} to be a tensor, got {type(value).__name__}")
-
-
-def floating(op: str, **arguments: Any) -> None:
-    tensor(op, **arguments)
-    for name, value in arguments.items():
         if value.dtype not in FLOATING:
             raise TypeError(f"{op}: expected {name} of a floating-point dtype, got {value.dtype}")
 
 
-def rank(op: str, dims: int, **arguments: Tensor) -> None:
-    for name, value in arguments.items():
-        if value.dim() != dims:
-            raise ValueError(f"{op}: expected {name} with {dims} dimensions, got shape {tuple(value.shape)}")
-
-
 def same_device(op: str, **arguments: Tensor) -> None:
-    devices = {name: value.device for name, value in arguments.items()}
-    if len(set(devices.values())) > 1:
-        listed = ", ".join(f"{name} on {device}" for name, device in devices.items())
+    first, *others = arguments.values()
+    if any(other.device != first.device for other in others):
+        listed = ", ".join(f"{name} on {value.device}" for name, value in arguments.items())
         raise ValueError(f"{op}: expected all tensors on one device, got {listed}")
 
 

@@ -33,7 +33,8 @@ def rois_of(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
         rois = convert_boxes_to_rois(boxes) if boxes else input.new_zeros(0, 5)
     else:
         raise TypeError(f"{op}: expected boxes to be a tensor or a list of tensors, got {type(boxes).__name__}")
-    _checks.same_device(op, input=input, boxes=rois)
+    if rois.device != input.device:
+        _checks.same_device(op, input=input, boxes=rois)
     return rois
 
 

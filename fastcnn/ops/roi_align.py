@@ -46,14 +46,17 @@ def roi_align(
     of `input`.
     """
     _checks.floating("roi_align", input=input)
-    _checks.rank("roi_align", 4, input=input)
-    _checks.number("roi_align", spatial_scale=spatial_scale)
-    _checks.integer("roi_align", sampling_ratio=sampling_ratio)
+    if input.dim() != 4:
+        raise ValueError(f"roi_align: expected input with 4 dimensions, got shape {tuple(input.shape)}")
+    if type(spatial_scale) is not float:
+        _checks.number("roi_align", spatial_scale=spatial_scale)
+    if type(sampling_ratio) is not int:
+        _checks.integer("roi_align", sampling_ratio=sampling_ratio)
     if not isinstance(aligned, bool):
         raise TypeError(f"roi_align: expected aligned to be a bool, got {type(aligned).__name__} {aligned!r}")
     height, width = _output_size(output_size)
     rois = rois_of("roi_align", boxes, input)
-    if rois.size(0) and 0 in input.shape[2:]:
+    if rois.size(0) and not (input.size(2) and input.size(3)):
         raise ValueError(f"roi_align: expected a feature map with pixels, got shape {tuple(input.shape)}")
     try:
         return _library.call(_op, input, rois, float(spatial_scale), height, width, sampling_ratio, aligned)
@@ -67,7 +70,8 @@ def _output_size(size: int | tuple[int, int]) -> tuple[int, int]:
     pair = (size, size) if isinstance(size, int) else tuple(size)
     if len(pair) != 2:
         raise ValueError(f"roi_align: expected output_size of one or two numbers, got {size!r}")
-    _checks.integer("roi_align", output_height=pair[0], output_width=pair[1])
+    if type(pair[0]) is not int or type(pair[1]) is not int:
+        _checks.integer("roi_align", output_height=pair[0], output_width=pair[1])
     if pair[0] < 1 or pair[1] < 1:
         raise ValueError(f"roi_align: expected a positive output_size, got {size!r}")
     return pair  # type: ignore[return-value]
