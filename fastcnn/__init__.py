@@ -2,8 +2,8 @@
 
 __version__ = "0.1.0"
 
-from fastcnn import ops
+from fastcnn import models, nn, ops
 from fastcnn._backend import report
 from fastcnn.ops._library import reference_mode
 
-__all__ = ["ops", "reference_mode", "report"]
+__all__ = ["models", "nn", "ops", "reference_mode", "report"]

@@ -1,0 +1,35 @@
+"""Networks: ``create`` one of ``list_models``; ``summary`` counts it; ``load_weights`` fills it."""
+
+from fastcnn.models import classification
+from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._preprocess import Preprocess
+from fastcnn.models._registry import create, find_entry, list_models, register
+from fastcnn.models._summary import (
+    Summary,
+    count_macs,
+    count_params,
+    count_weights_only,
+    summary,
+    trace_shapes,
+)
+from fastcnn.models._weights import load_weights, read_state_dict
+
+__all__ = [
+    "ConvNet",
+    "Feature",
+    "Preprocess",
+    "Row",
+    "Summary",
+    "classification",
+    "count_macs",
+    "count_params",
+    "count_weights_only",
+    "create",
+    "find_entry",
+    "list_models",
+    "load_weights",
+    "read_state_dict",
+    "register",
+    "summary",
+    "trace_shapes",
+]

@@ -1,0 +1,46 @@
+"""``python -m fastcnn.models`` prints the table of networks (docs/networks.md); given names, summaries."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from fastcnn.models._registry import find_entry, list_models
+from fastcnn.models._summary import summary
+
+PAGE = """\
+# Networks
+
+Counts are for one image of the input size: trainable parameters, and multiply-adds (MACs) of convolutions
+and linear layers. `fastcnn.models.create(name)` builds one, `fastcnn.models.summary(name)` counts it layer by
+layer. This page is the output of `python -m fastcnn.models`.
+
+| name | task | params | MACs | input | source |
+|---|---|--:|--:|---|---|
+{rows}
+"""
+
+
+def networks_page() -> str:
+    """docs/networks.md, made from the registry."""
+    rows = []
+    for name in list_models():
+        row, counted = find_entry(name).row, summary(name)
+        shape = "x".join(map(str, counted.input_shape[1:]))
+        cells = (f"`{name}`", row.task, f"{counted.params:,}", f"{counted.macs:,}", shape, row.source)
+        rows.append(f"| {' | '.join(cells)} |")
+    return PAGE.format(rows="\n".join(rows))
+
+
+def main(names: Sequence[str]) -> int:
+    """Prints the page, or the summaries of ``names``; returns the exit status."""
+    try:
+        print("\n\n".join(str(summary(name)) for name in names) if names else networks_page().rstrip())
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,208 @@
+"""The contract of every network: a row of its family's table, named features, a head that can be dropped."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from operator import attrgetter
+from typing import NamedTuple, TypeVar
+
+from torch import Tensor, nn
+
+from fastcnn.models._preprocess import IMAGENET, Preprocess
+from fastcnn.nn.blocks import fold_conv_norm
+
+Net = TypeVar("Net", bound="ConvNet")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Row:
+    """One variant of a family: what every family's row has. Families subclass it with their own fields.
+
+    Attributes:
+        source: the paper, and what differs from it.
+        task: "classification", ...
+        num_classes: outputs of the head.
+        in_channels: of the input image.
+        preprocess: of the published weights.
+    """
+
+    source: str
+    task: str = "classification"
+    num_classes: int = 1000
+    in_channels: int = 3
+    preprocess: Preprocess = IMAGENET
+
+    def __post_init__(self) -> None:
+        for field in ("num_classes", "in_channels"):
+            value = getattr(self, field)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"{field} must be an int, got {value!r}")
+            if value < 1:
+                raise ValueError(f"{field} must be at least 1, got {value}")
+
+
+class Feature(NamedTuple):
+    """A place where a network's features can be taken.
+
+    Attributes:
+        name: key of the ``features_only`` output.
+        channels: of the map there.
+        stride: input pixels per pixel of the map.
+        modules: paths of the submodules that lead here from the feature before, in the order they run.
+    """
+
+    name: str
+    channels: int
+    stride: int
+    modules: tuple[str, ...]
+
+
+class ConvNet(nn.Module):
+    """A network that is a sequence of features (``feature_chain``) and a head.
+
+    A family's class builds its layers in ``__init__(row, *, device, dtype)``, sets the class attributes below
+    and implements :meth:`forward_head`. A network whose features are not a chain overrides
+    :meth:`forward_stages`.
+
+    Attributes:
+        row: the row it was built from, with the caller's overrides.
+        feature_chain: every feature, in the order of computation.
+        head_names: names of the children that belong to the head and not to the features.
+        classifier_path: path of the linear layer whose outputs are the classes.
+        conv_norm_pairs: see :func:`fastcnn.nn.fold_conv_norm`; for pairs that are this module's own children.
+    """
+
+    feature_chain: tuple[Feature, ...]
+    head_names: tuple[str, ...]
+    classifier_path: str
+    conv_norm_pairs: tuple[tuple[str, str], ...] = ()
+
+    def __init__(self, row: Row) -> None:
+        super().__init__()
+        self.row = row
+        self.feature_names: tuple[str, ...] = ()
+        self.dropped_paths: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        return self.row.num_classes
+
+    @property
+    def in_channels(self) -> int:
+        return self.row.in_channels
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The published weights' preprocessing; call it on an image to get an input."""
+        return self.row.preprocess
+
+    @property
+    def features_only(self) -> bool:
+        return bool(self.feature_names)
+
+    @property
+    def feature_info(self) -> tuple[Feature, ...]:
+        """What a ``features_only`` network returns; of a whole network, all that it could return."""
+        return tuple(f for f in self.feature_chain if not self.feature_names or f.name in self.feature_names)
+
+    def forward(self, input: Tensor) -> Tensor | dict[str, Tensor]:
+        """(N, in_channels, H, W) to logits (N, num_classes), or to ``{name: map}`` where ``features_only``.
+
+        Deterministic in eval mode. Gradients flow to the input and every parameter.
+
+        Raises:
+            ValueError: an input of another rank or number of channels.
+        """
+        if input.dim() != 4 or input.shape[1] != self.in_channels:
+            shape = tuple(input.shape)
+            raise ValueError(f"{type(self).__name__} takes (N, {self.in_channels}, H, W), got {shape}")
+        if self.feature_names:
+            return self.forward_stages(input, self.feature_names)
+        return self.forward_head(self.forward_features(input))
+
+    def forward_features(self, input: Tensor) -> Tensor:
+        """The last feature map, before any pooling: (N, channels, H / stride, W / stride)."""
+        last = self.feature_info[-1].name
+        return self.forward_stages(input, (last,))[last]
+
+    def forward_stages(self, input: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+        """The maps of the features ``names``, in the order of computation."""
+        out: dict[str, Tensor] = {}
+        for stage in self.feature_chain:
+            for path in stage.modules:
+                input = attrgetter(path)(self)(input)
+            if stage.name in names:
+                out[stage.name] = input
+        return out
+
+    def forward_head(self, features: Tensor) -> Tensor:
+        """:meth:`forward_features`'s map to logits (N, num_classes)."""
+        raise NotImplementedError(f"{type(self).__name__} has no forward_head")
+
+    def keep_features(self: Net, names: Sequence[str] | bool = True) -> Net:
+        """Makes this a ``features_only`` network: ``forward`` returns the features ``names``; returns itself.
+
+        True means the deepest feature of each stride, the pyramid that FPN, U-Net and their like take. The
+        head and the layers that no kept feature needs are dropped, so every parameter left gets a gradient.
+
+        Raises:
+            ValueError: no name, or one that the network does not have.
+        """
+        available = {stage.name: stage for stage in self.feature_info}
+        if names is True:
+            names = tuple({stage.stride: stage.name for stage in self.feature_info}.values())
+        elif not names:
+            raise ValueError(f"features_only needs at least one feature name, got {names!r}")
+        else:
+            names = (names,) if isinstance(names, str) else tuple(dict.fromkeys(names))
+        for name in names:
+            if name not in available:
+                raise ValueError(f"{type(self).__name__} has no feature {name!r}; it has {', '.join(available)}")
+        deepest = max(index for index, stage in enumerate(self.feature_chain) if stage.name in names)
+        unused = [path for stage in self.feature_chain[deepest + 1 :] for path in stage.modules] + [
+            name for name in self.head_names if hasattr(self, name)
+        ]
+        for path in unused:
+            parent, _, child = path.rpartition(".")
+            delattr(self.get_submodule(parent), child)
+        self.feature_names = tuple(stage.name for stage in self.feature_chain if stage.name in names)
+        self.feature_chain = self.feature_chain[: deepest + 1]
+        self.dropped_paths += tuple(unused)
+        return self
+
+    def replace_head(self: Net, num_classes: int) -> Net:
+        """Gives the classifier ``num_classes`` fresh outputs, initialised as when built; returns the network.
+
+        For fine-tuning: load published weights first, then replace the head.
+
+        Raises:
+            ValueError: a ``features_only`` network, which has no head, or ``num_classes`` below 1.
+        """
+        if self.features_only:
+            raise ValueError(f"this {type(self).__name__} was built with features_only and has no head")
+        row = dataclasses.replace(self.row, num_classes=num_classes)
+        old = self.get_submodule(self.classifier_path)
+        assert isinstance(old, nn.Linear)
+        factory = {"device": old.weight.device, "dtype": old.weight.dtype}
+        new = nn.Linear(old.in_features, num_classes, bias=old.bias is not None, **factory)
+        self.init_weights(new)
+        new.train(old.training)
+        self.set_submodule(self.classifier_path, new)
+        self.row = row
+        return self
+
+    def init_weights(self, module: nn.Module) -> None:
+        """Initialises ``module``, the network or a part of it, as this family publishes it."""
+        raise NotImplementedError(f"{type(self).__name__} has no init_weights")
+
+    def fuse(self: Net) -> Net:
+        """Folds every batch norm into its convolution for inference; returns the network, itself changed.
+
+        Eval mode only; outputs stay the same up to rounding; a second call changes nothing. The state dict is
+        the fused one afterwards (convolutions with biases, no norms), so load weights before.
+
+        Raises:
+            RuntimeError: the network is in training mode.
+        """
+        return fold_conv_norm(self)

@@ -1,0 +1,250 @@
+"""The blocks that networks share. Every one takes ``device=`` and ``dtype=`` and so builds on ``meta``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+ModuleFactory = Callable[..., nn.Module]
+M = TypeVar("M", bound=nn.Module)
+
+
+def make_divisible(channels: float, divisor: int = 8) -> int:
+    """``channels`` rounded to a multiple of ``divisor``, never by more than 10 % down.
+
+    The width rule of Sandler et al., MobileNetV2, CVPR 2018 (the authors' code), used by V3 and EfficientNet.
+    """
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * channels else rounded + divisor
+
+
+@torch.no_grad()
+def _fold(conv: nn.Conv2d, norm: _BatchNorm) -> None:
+    # Half types fold in float32, so that each weight is rounded once.
+    wide = torch.promote_types(conv.weight.dtype, torch.float32)
+    assert norm.running_mean is not None and norm.running_var is not None
+    scale = (norm.running_var.to(wide) + norm.eps).rsqrt()
+    if norm.weight is not None:
+        scale = scale * norm.weight.to(wide)
+    bias = -norm.running_mean.to(wide) * scale
+    if norm.bias is not None:
+        bias = bias + norm.bias.to(wide)
+    if conv.bias is not None:
+        bias = bias + conv.bias.to(wide) * scale
+    weight = conv.weight.to(wide) * scale.reshape(-1, *[1] * (conv.weight.dim() - 1))
+    like = conv.weight
+    conv.weight = nn.Parameter(weight.to(like.dtype), requires_grad=like.requires_grad)
+    conv.bias = nn.Parameter(bias.to(like.dtype), requires_grad=like.requires_grad)
+
+
+def fold_conv_norm(model: M) -> M:
+    """Folds batch norms into the convolutions before them, in place, for inference; returns ``model``.
+
+    A module says which of its children form such pairs in ``conv_norm_pairs``, a tuple of (convolution name,
+    norm name). A folded convolution has the norm's scale in its weight and a bias; an ``nn.Identity`` takes
+    the norm's place, so the state dict has no keys of the norm any more. Outputs are those of eval mode up to
+    rounding. Norms that depend on the batch (no running statistics) or are no batch norms stay. Calling it
+    again is a no-op.
+
+    Raises:
+        RuntimeError: a norm to be folded is in training mode; nothing has been folded then.
+    """
+    pairs = []
+    for path, module in model.named_modules():
+        for conv_name, norm_name in getattr(module, "conv_norm_pairs", ()):
+            conv, norm = getattr(module, conv_name), getattr(module, norm_name)
+            if isinstance(norm, _BatchNorm) and norm.running_var is not None:
+                if norm.training:
+                    name = f"{path}.{norm_name}".lstrip(".")
+                    raise RuntimeError(f"fuse() needs eval mode, but {name!r} is training: call .eval() first")
+                pairs.append((module, norm_name, conv, norm))
+    for module, norm_name, conv, norm in pairs:
+        _fold(conv, norm)
+        setattr(module, norm_name, nn.Identity())
+    return model
+
+
+class ConvNormAct(nn.Sequential):
+    """Convolution, normalisation, activation: children 0, 1 and 2, as torchvision.ops.Conv2dNormActivation.
+
+    (N, in_channels, H, W) to (N, out_channels, H', W'); the default padding keeps H' = ceil(H / stride).
+
+    Args:
+        norm: called as ``norm(out_channels, device=, dtype=)``; None leaves it out and gives the convolution
+            a bias.
+        act: called as ``act(inplace=True)``; None leaves it out.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        norm: ModuleFactory | None = nn.BatchNorm2d,
+        act: ModuleFactory | None = nn.ReLU,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        layers: list[nn.Module] = [
+            nn.Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                padding=(kernel_size - 1) // 2,
+                groups=groups,
+                bias=norm is None,
+                **factory,
+            )
+        ]
+        if norm is not None:
+            layers.append(norm(out_channels, **factory))
+        if act is not None:
+            layers.append(act(inplace=True))
+        super().__init__(*layers)
+        self.conv_norm_pairs = () if norm is None else (("0", "1"),)
+
+    def fuse(self) -> ConvNormAct:
+        """Folds the norm into the convolution for inference: see :func:`fold_conv_norm`."""
+        return fold_conv_norm(self)
+
+
+class SqueezeExcite(nn.Module):
+    """Squeeze-and-excitation: scales each channel by a gate computed from all channels' means. Shape is kept.
+
+    Keys ``fc1`` and ``fc2`` (1x1 convolutions) are torchvision.ops.SqueezeExcitation's. Source: Hu et al.,
+    Squeeze-and-Excitation Networks, CVPR 2018, section 3.
+
+    Args:
+        channels: of input and output.
+        squeeze_channels: of the hidden layer.
+        act: activation of the hidden layer.
+        gate: activation that makes the gate; sigmoid in the paper, ``nn.Hardsigmoid`` in MobileNetV3.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        squeeze_channels: int,
+        *,
+        act: ModuleFactory = nn.ReLU,
+        gate: ModuleFactory = nn.Sigmoid,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.fc1 = nn.Conv2d(channels, squeeze_channels, 1, device=device, dtype=dtype)
+        self.fc2 = nn.Conv2d(squeeze_channels, channels, 1, device=device, dtype=dtype)
+        self.activation = act()
+        self.scale_activation = gate()
+
+    def forward(self, input: Tensor) -> Tensor:
+        gate = self.fc2(self.activation(self.fc1(self.avgpool(input))))
+        return input * self.scale_activation(gate)
+
+
+class Bottleneck(nn.Module):
+    """ResNet's bottleneck: 1x1, 3x3, 1x1 convolutions and a shortcut, with torchvision's keys.
+
+    (N, in_channels, H, W) to (N, 4 * planes, ceil(H / stride), ceil(W / stride)). The shortcut is a
+    projection where stride or channels change (option B). Source: He et al., Deep Residual Learning, CVPR
+    2016, figure 5; ``groups`` and ``width_per_group``: Xie et al., Aggregated Residual Transformations, CVPR
+    2017, figure 3c.
+
+    Args:
+        stride_in_1x1: stride in the first 1x1 convolution, as in the paper, instead of the 3x3 ("v1.5").
+    """
+
+    expansion = 4
+    conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+
+    def __init__(
+        self,
+        in_channels: int,
+        planes: int,
+        stride: int = 1,
+        *,
+        groups: int = 1,
+        width_per_group: int = 64,
+        stride_in_1x1: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        width = planes * width_per_group // 64 * groups
+        out_channels = planes * self.expansion
+        stride1, stride2 = (stride, 1) if stride_in_1x1 else (1, stride)
+        self.conv1 = nn.Conv2d(in_channels, width, 1, stride1, bias=False, **factory)
+        self.bn1 = nn.BatchNorm2d(width, **factory)
+        self.conv2 = nn.Conv2d(width, width, 3, stride2, padding=1, groups=groups, bias=False, **factory)
+        self.bn2 = nn.BatchNorm2d(width, **factory)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False, **factory)
+        self.bn3 = nn.BatchNorm2d(out_channels, **factory)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = (
+            ConvNormAct(in_channels, out_channels, 1, stride, act=None, **factory)
+            if stride != 1 or in_channels != out_channels
+            else None
+        )
+
+    def forward(self, input: Tensor) -> Tensor:
+        out = self.relu(self.bn1(self.conv1(input)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        out += input if self.downsample is None else self.downsample(input)
+        return self.relu(out)
+
+
+class InvertedResidual(nn.Module):
+    """MobileNet's inverted residual: 1x1 expansion, depthwise, squeeze-excite, linear 1x1 projection.
+
+    (N, in_channels, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)); adds the input where the
+    shape is kept. Keys ``block.0`` ... ``block.3`` are torchvision's of MobileNetV3 (no expansion where
+    ``expanded_channels == in_channels``). Source: Sandler et al., MobileNetV2, CVPR 2018, section 3.3; Howard
+    et al., MobileNetV3, figure 4.
+
+    Args:
+        squeeze_excite: called as ``squeeze_excite(expanded_channels, device=, dtype=)``; None leaves it out.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        expanded_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        stride: int = 1,
+        *,
+        norm: ModuleFactory = nn.BatchNorm2d,
+        act: ModuleFactory = nn.ReLU,
+        squeeze_excite: ModuleFactory | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        options: dict[str, Any] = {"norm": norm, **factory}
+        width = expanded_channels
+        layers: list[nn.Module] = []
+        if width != in_channels:
+            layers.append(ConvNormAct(in_channels, width, 1, act=act, **options))
+        layers.append(ConvNormAct(width, width, kernel_size, stride, groups=width, act=act, **options))
+        if squeeze_excite is not None:
+            layers.append(squeeze_excite(width, **factory))
+        layers.append(ConvNormAct(width, out_channels, 1, act=None, **options))
+        self.block = nn.Sequential(*layers)
+        self.use_shortcut = stride == 1 and in_channels == out_channels
+
+    def forward(self, input: Tensor) -> Tensor:
+        out = self.block(input)
+        return out + input if self.use_shortcut else out
