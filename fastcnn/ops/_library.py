@@ -132,7 +132,8 @@ def call(op: Op, *args: Any) -> Any:
     """Calls the op: its reference in :func:`reference_mode`, without autograd's bookkeeping where nothing needs it."""
     if mode.name == "reference":
         return op.reference(*args)
-    if torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+    # In this order: the compiler cannot trace a question about inference mode.
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return op.call(*args)
     if torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args):
         return op.call(*args)
