@@ -32,6 +32,7 @@ CXX_FLAGS = [
     "-fvisibility=hidden",
     "-fno-math-errno",
     "-Wall",
+    "-Wno-unknown-warning-option",
     "-Wno-psabi",
     "-Wno-maybe-uninitialized",
 ]
