@@ -25,7 +25,7 @@ void append_axis(const RoiAxis<A>& axis, int bins, int size, A scale, std::vecto
     taps.clear();
     // A huge box has most of its samples off the map: only those that can be on it, and two to spare, are looked at.
     const A step = axis.grid > 0 ? axis.bin / A(axis.grid) : A(0), at = axis.start + A(bin) * axis.bin;
-    const auto clamp = [&](A i) { return int(std::min(std::max(i, A(0)), A(axis.grid))); };
+    const auto clamp = [&](A i) { return i > A(0) ? i < A(axis.grid) ? int(i) : axis.grid : 0; };  // NaN gives 0.
     const int begin = step > A(0) ? clamp((A(-1) - at) / step - A(2)) : 0;
     const int end = step > A(0) ? clamp((A(size) - at) / step + A(3)) : std::max(axis.grid, 0);
     taps.reserve(2 * std::max(end - begin, 0));

@@ -74,6 +74,8 @@ def _output_size(size: int | tuple[int, int]) -> tuple[int, int]:
         _checks.integer("roi_align", output_height=pair[0], output_width=pair[1])
     if pair[0] < 1 or pair[1] < 1:
         raise ValueError(f"roi_align: expected a positive output_size, got {size!r}")
+    if pair[0] * pair[1] > 1 << 20:
+        raise ValueError(f"roi_align: expected at most 2**20 bins, got output_size {size!r}")
     return pair  # type: ignore[return-value]
 
 

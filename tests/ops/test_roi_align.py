@@ -36,6 +36,11 @@ class TestEdges:
             out = ops.roi_align(x, rois((2.0, 3.0, 16.0, 17.0)), 7, aligned=True)
         torch.testing.assert_close(out[0, 0], (torch.arange(7) * 2 + 2.5).expand(7, 7))
 
+    @pytest.mark.parametrize("box", [(math.nan,) * 4, (1.0, 1.0, math.inf, 2.0), (-math.inf, 0.0, math.inf, 2.0)])
+    def test_nan_and_infinite_boxes_with_a_fixed_grid_give_zeros(self, mode, box):
+        with mode():
+            assert torch.equal(ops.roi_align(RAMP, rois(box), 2, sampling_ratio=2), torch.zeros(1, 1, 2, 2))
+
     @pytest.mark.parametrize(
         "box", [(3.0, 1.0, 1.0, 3.0), (math.nan,) * 4, (1.0, 1.0, math.inf, 2.0), (9.0, 9.0, 12.0, 12.0)]
     )
@@ -152,6 +157,7 @@ BAD = {
     ),
     "nan index": ((X, BOXES * math.nan, 2), {}, ValueError, "box 0 has batch index"),
     "size 0": ((X, BOXES, 0), {}, ValueError, "positive output_size, got 0"),
+    "size too large": ((X, BOXES, 2000), {}, ValueError, r"at most 2\*\*20 bins, got output_size 2000"),
     "size of 3": ((X, BOXES, (1, 2, 3)), {}, ValueError, r"one or two numbers, got \(1, 2, 3\)"),
     "size float": ((X, BOXES, (2.0, 2)), {}, TypeError, "output_height to be an int, got float 2.0"),
     "ratio": (
