@@ -6,6 +6,7 @@ them where they are not; 1 makes a failure an error; 0 does not try. FASTCNN_CUD
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -55,7 +56,6 @@ CUDA_ARCHS = ("80", "86", "89", "90", "100")
 NVCC_FLAGS = [
     "-std=c++20",
     "-O3",
-    "-g0",
     "-DUSE_CUDA",
     "--expt-relaxed-constexpr",
     "-Xcompiler=-fPIC,-fvisibility=hidden",
@@ -81,6 +81,14 @@ INCLUDE_DIRS = [str(TORCH / "include")] if TORCH else []
 def nvcc() -> str | None:
     home = os.environ.get("CUDA_HOME")
     return shutil.which("nvcc", path=os.path.join(home, "bin") if home else None)
+
+
+def cuda_library_dirs() -> list[str]:
+    """Where nvcc's own libraries are. It is asked, since nvcc on PATH may be a link or a script far from them."""
+    said = subprocess.run([nvcc(), "--dryrun", CUDA_SOURCES[0]], capture_output=True, text=True).stderr
+    top = re.search(r"TOP=(.*)", said)
+    found = [f"{top[1].strip()}/{name}" for name in ("lib64", "lib")] if top else []
+    return [*found, *re.findall(r'"-L([^"]*)"', said)]
 
 
 def compile_cuda(source: str, output: str, extra: list[str]) -> None:
@@ -145,20 +153,21 @@ def extensions() -> list[Extension]:
         "include_dirs": INCLUDE_DIRS,
         "library_dirs": [str(TORCH / "lib")],
         "extra_compile_args": CXX_FLAGS,
+        "depends": ["setup.py", *sorted(str(path) for path in Path("csrc").glob("*/*"))],
         "py_limited_api": True,
         "language": "c++",
         "optional": NATIVE != "1",
     }
-    headers = sorted(str(path) for path in Path("csrc").glob("*/*.h"))
-    found = [Extension("fastcnn._C", SOURCES, libraries=["torch", "torch_cpu"], depends=headers, **common)]
+    found = [Extension("fastcnn._C", SOURCES, libraries=["torch", "torch_cpu"], **common)]
     has_cuda = nvcc() is not None and (TORCH / "lib/libtorch_cuda.so").exists()
     if CUDA == "1" and not has_cuda:
         sys.exit("FASTCNN_CUDA=1: needs nvcc on PATH (or CUDA_HOME) and a CUDA build of PyTorch")
     if CUDA != "0" and has_cuda:
-        cuda_lib = Path(nvcc()).resolve().parent.parent / "lib64"
-        common["library_dirs"] = [*common["library_dirs"], str(cuda_lib)]
+        common["library_dirs"] = [*common["library_dirs"], *cuda_library_dirs()]
+        # A symbol nobody defines is found here, not when a user imports.
+        common["extra_link_args"] = ["-Wl,-z,defs"]
         libraries = ["torch", "torch_cpu", "torch_cuda", "cudart_static", "rt", "dl", "pthread"]
-        found.append(Extension("fastcnn._C_cuda", [], libraries=libraries, **common))
+        found.append(Extension("fastcnn._C_cuda", ["csrc/common/tensor.cpp"], libraries=libraries, **common))
     return found
 
 

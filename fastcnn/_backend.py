@@ -67,6 +67,8 @@ def _find_triton() -> Part:
 
 
 def _one_line(error: BaseException) -> str:
+    # torch wraps what the loader said, which is what one needs to know.
+    error = error.__cause__ or error
     return " ".join(str(error).split()) or type(error).__name__
 
 
