@@ -1,0 +1,23 @@
+"""Activations and their gradients as scalar functions, for every kernel that ends in one.
+
+Arguments are float32, or float64 for float64 tensors. NaN must come through: `tl.maximum` drops it on a GPU, though not
+in the interpreter, so comparisons and `tl.where` are used instead.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def hardswish(x):
+    """x * ReLU6(x + 3) / 6; NaN and -inf give NaN."""
+    gate = x + 3
+    gate = tl.where(gate < 0, 0, tl.where(gate > 6, 6, gate))
+    return x * gate * (1 / 6)
+
+
+@triton.jit
+def times_hardswish_grad(grad, x):
+    """grad times the derivative at x: 0 up to and at -3, grad from and at 3, NaN for NaN."""
+    inside = grad * (x * (1 / 3) + 0.5)
+    return tl.where(x <= -3, 0, tl.where(x >= 3, grad, inside))

@@ -1,0 +1,223 @@
+"""The ops on a GPU: against the CPU, against torchvision where it imports, and what only a GPU shows."""
+
+import pytest
+import torch
+
+import fastcnn
+from fastcnn import ops
+from fastcnn.testing.compare import assert_close_to
+from fastcnn.testing.specs import random_boxes, random_rois
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device that torch can use"),
+]
+DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+GIB = 1 << 30
+
+
+@pytest.fixture
+def torchvision_ops():
+    return pytest.importorskip("torchvision", reason="torchvision does not import beside this torch").ops
+
+
+def roi_case(dtype, layout, channels=64, count=200, images=2, size=(50, 68), seed=0):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(images, channels, *size, generator=g, dtype=torch.float64).to(dtype)
+    rois = random_rois(count, images, size[0] * 4, size[1] * 4, g)
+    return x.contiguous(memory_format=layout), rois
+
+
+def forward_backward(x, rois, args):
+    x = x.detach().requires_grad_()
+    out = ops.roi_align(x, rois, 7, *args)
+    weights = (torch.arange(out.numel()) % 7 - 3).view(out.shape).to(out)  # Exact in every dtype.
+    (back,) = torch.autograd.grad(out, x, weights)
+    return out.detach(), back
+
+
+def test_kernels_and_not_references_run():
+    parts = fastcnn.report().parts
+    assert parts["cuda"].available, parts["cuda"].detail
+    assert parts["triton"].available, parts["triton"].detail
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_hardswish(dtype, layout):
+    g = torch.Generator().manual_seed(0)
+    x = (torch.randn(3, 37, 19, 23, generator=g) * 3).to(dtype)
+    x[0, 0, 0, :5] = torch.tensor([-3.0, 3, float("nan"), float("inf"), float("-inf")], dtype=dtype)
+    x = x.contiguous(memory_format=layout)
+    results = []
+    for leaf in (x.double(), x.cuda()):
+        leaf.requires_grad_()
+        with fastcnn.kernel_mode():
+            out = ops.hardswish(leaf)
+        (back,) = torch.autograd.grad(out, leaf, torch.ones_like(leaf))
+        assert out.is_contiguous(memory_format=layout) and back.is_contiguous(memory_format=layout)
+        results.append((out.detach().cpu(), back.cpu()))
+    for exact, actual in zip(*results, strict=True):
+        assert_close_to(actual, exact)
+
+
+@pytest.mark.parametrize("channels", [64, 5])
+@pytest.mark.parametrize("args", [(0.25, 2, True), (0.25, -1, False), (0.25, 0, True), (0.25, 3, False)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_roi_align_matches_the_cpu(dtype, layout, args, channels):
+    x, rois = roi_case(dtype, layout, channels)
+    wide = torch.promote_types(dtype, torch.float32)
+    expected = forward_backward(x.to(wide), rois, args)
+    actual = forward_backward(x.cuda(), rois.cuda(), args)
+    for what, got, exact in zip(("forward", "backward"), actual, expected, strict=True):
+        assert got.dtype == dtype and got.is_contiguous(memory_format=layout)
+        assert_close_to(got.cpu(), exact.double(), reduction=400, what=what)
+
+
+@pytest.mark.parametrize("args", [(0.25, 2, True), (0.25, -1, False)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_roi_align_matches_torchvision(torchvision_ops, dtype, args):
+    x, rois = roi_case(dtype, torch.contiguous_format)
+    x, rois = x.cuda(), rois.to("cuda", dtype)
+    assert_close_to(ops.roi_align(x, rois, 7, *args), torchvision_ops.roi_align(x, rois, 7, *args).double())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_roi_align_is_deterministic(layout):
+    x, rois = roi_case(torch.float32, layout, count=1000)
+    x, rois = x.cuda(), rois.cuda()
+    first = forward_backward(x, rois, (0.25, 2, True))
+    for _ in range(20):
+        for got, expected in zip(forward_backward(x, rois, (0.25, 2, True)), first, strict=True):
+            assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_roi_align_never_waits_for_the_device(layout):
+    x, rois = roi_case(torch.float32, layout)
+    x, rois = x.cuda().requires_grad_(), rois.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        ops.roi_align(x, rois, 7, 0.25, 2).sum().backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_roi_align_in_a_cuda_graph(layout):
+    x, rois = roi_case(torch.float32, layout)
+    x, rois = x.cuda(), rois.cuda()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        forward_backward(x, rois, (0.25, 2, True))
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    leaf = x.detach().requires_grad_()
+    grad = torch.ones(len(rois), x.size(1), 7, 7, device="cuda")
+    with torch.cuda.graph(graph):
+        out = ops.roi_align(leaf, rois, 7, 0.25, 2, True)
+        (back,) = torch.autograd.grad(out, leaf, grad)
+    for seed in (1, 2):
+        other, boxes = roi_case(torch.float32, layout, seed=seed)
+        x.copy_(other)
+        rois.copy_(boxes)
+        graph.replay()
+        again = x.detach().clone().requires_grad_()
+        expected = ops.roi_align(again, rois, 7, 0.25, 2, True)
+        (expected_back,) = torch.autograd.grad(expected, again, grad)
+        assert torch.equal(out, expected) and torch.equal(back, expected_back)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_boxes_that_cannot_be_used_give_zeros(layout):
+    nan = float("nan")
+    x, _ = roi_case(torch.float32, layout)
+    rows = [[2, 0, 0, 99, 99], [-1, 0, 0, 99, 99], [nan, 0, 0, 9, 9], [1e30, 0, 0, 9, 9], [0, nan, nan, nan, nan]]
+    out, back = forward_backward(x.cuda(), torch.tensor(rows, device="cuda"), (0.25, 2, True))
+    assert not out.any() and not back.any()
+    torch.cuda.synchronize()
+
+
+def test_empty():
+    x = torch.ones(2, 3, 8, 8, device="cuda", requires_grad=True)
+    out = ops.roi_align(x, torch.zeros(0, 5, device="cuda"), 7)
+    out.sum().backward()
+    assert out.shape == (0, 3, 7, 7) and not x.grad.any()
+    no_channels = torch.ones(2, 0, 8, 8, device="cuda")
+    assert ops.roi_align(no_channels, torch.zeros(4, 5, device="cuda"), 2).shape == (4, 0, 2, 2)
+    assert ops.nms(torch.zeros(0, 4, device="cuda"), torch.zeros(0, device="cuda"), 0.5).tolist() == []
+    with fastcnn.kernel_mode():
+        assert ops.hardswish(torch.zeros(0, 3, device="cuda")).shape == (0, 3)
+
+
+def nms_boxes(family, count, g):
+    if family == "clustered":
+        boxes = random_boxes(50, g)[torch.randint(50, (count,), generator=g)]
+        return boxes + torch.randn(count, 4, generator=g) * 3
+    if family == "chain":
+        x = torch.arange(count, dtype=torch.float32)[:, None] * 3
+        return torch.cat([x, torch.zeros_like(x), x + 10, torch.full_like(x, 10)], 1)
+    if family == "same":
+        return random_boxes(1, g).repeat(count, 1)
+    return random_boxes(count, g, image=100.0 if family == "dense" else 5000.0)
+
+
+@pytest.mark.parametrize("threshold", [0.4375, 0.0, -0.5])
+@pytest.mark.parametrize("count", [1, 256, 257, 5000])
+@pytest.mark.parametrize("family", ["uniform", "dense", "clustered", "chain", "same"])
+def test_nms_matches_the_cpu_and_itself(family, count, threshold):
+    g = torch.Generator().manual_seed(count)
+    boxes, scores = nms_boxes(family, count, g), torch.rand(count, generator=g).mul(500).round()
+    boxes[::97] = float("nan")
+    # With such coordinates in float64, fused multiply-adds round nothing away, so both devices see the same IoUs.
+    boxes = boxes.mul(4).round().div(4)
+    expected = ops.nms(boxes.double(), scores, threshold)
+    for _ in range(3):
+        assert torch.equal(ops.nms(boxes.cuda().double(), scores.cuda(), threshold).cpu(), expected)
+
+
+@pytest.mark.parametrize("count", [1000, 20000, 100000])
+@pytest.mark.parametrize("family", ["uniform", "dense", "clustered"])
+def test_nms_matches_torchvision_to_the_bit(torchvision_ops, family, count):
+    g = torch.Generator().manual_seed(count)
+    boxes, scores = nms_boxes(family, count, g).cuda(), torch.rand(count, generator=g).cuda()
+    for threshold in (0.3, 0.5, 0.7):
+        assert torch.equal(ops.nms(boxes, scores, threshold), torchvision_ops.nms(boxes, scores, threshold))
+
+
+def test_nms_is_deterministic_under_load():
+    g = torch.Generator().manual_seed(0)
+    boxes, scores = nms_boxes("dense", 200_000, g).cuda(), torch.rand(200_000, generator=g).cuda()
+    first = ops.nms(boxes, scores, 0.5)
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    for i in range(20):
+        with torch.cuda.stream(streams[i % 2]):
+            assert torch.equal(ops.nms(boxes, scores, 0.5), first)
+
+
+def test_more_elements_than_an_int_counts():
+    if torch.cuda.mem_get_info()[0] < 24 * GIB:
+        pytest.skip("needs 24 GiB of free GPU memory")
+    count = (1 << 31) + 4096
+    x = torch.ones(count, device="cuda", dtype=torch.float16)
+    x[-1] = 2
+    with fastcnn.kernel_mode():
+        out = ops.hardswish(x)
+    assert out[-1].item() == pytest.approx(2 * 5 / 6, rel=1e-3) and out[-2].item() == pytest.approx(4 / 6, rel=1e-3)
+    del x, out
+    for layout in LAYOUTS:
+        # The last image starts beyond 2^31 elements; so do the last bins of the result.
+        images = 33
+        x = torch.zeros(images, 256, 512, 512, device="cuda", dtype=torch.float16).contiguous(memory_format=layout)
+        x[-1] = 3
+        rois = torch.tensor([[images - 1, 10.0, 10, 500, 500], [0, 10.0, 10, 500, 500]], device="cuda")
+        out = ops.roi_align(x, rois, 7, 1.0, 2)
+        assert (out[0] == 3).all() and (out[1] == 0).all()
+        del x, out
+        x = torch.ones(1, 1024, 8, 8, device="cuda", dtype=torch.float16).contiguous(memory_format=layout)
+        rois = torch.tensor([[0, 1.0, 1, 6, 6]], device="cuda").repeat(43000, 1)
+        out = ops.roi_align(x, rois, 7, 1.0, 2)
+        assert out.numel() > 1 << 31 and (out[-1] == 1).all() and (out[21500] == 1).all()
+        del x, out

@@ -1,0 +1,111 @@
+"""What Triton's compiler makes of the kernels, for GPUs that need not be there.
+
+It compiles, nothing spills, loads are as wide as they should be, and a program is no longer than the budget says.
+"""
+
+import re
+import subprocess
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+if find_spec("triton") is None:
+    pytest.skip("triton is not installed: pip install 'fastcnn[triton]'", allow_module_level=True)
+
+import triton
+from fastcnn.kernels import hardswish
+from fastcnn.kernels._configs import ELEMENTWISE
+from triton.backends.compiler import GPUTarget
+
+ARCHITECTURES = [80, 90, 100]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Upper bounds over Triton 3.6 to 3.9, about a tenth above what they give.
+
+    registers: per thread.
+    load: bytes of a lane's widest load.
+    per_output: instructions of the whole program, both of its branches, over the elements a lane has.
+    """
+
+    kernel: str
+    dtype: str
+    registers: int
+    load: int
+    per_output: float
+
+
+BUDGETS = [
+    Budget("forward", "fp16", 28, 16, 30),
+    Budget("forward", "bf16", 28, 16, 30),
+    Budget("forward", "fp32", 26, 16, 25),
+    Budget("forward", "fp64", 28, 16, 37),
+    Budget("backward", "fp16", 34, 16, 37),
+    Budget("backward", "bf16", 34, 16, 37),
+    Budget("backward", "fp32", 32, 16, 28),
+    Budget("backward", "fp64", 36, 16, 44),
+]
+
+
+def compile_offline(kernel, signature, constants, architecture, num_warps):
+    """The compiled kernel, pointers taken as 16-byte aligned, as those of PyTorch are."""
+    names = kernel.arg_names
+    types = {**signature, **dict.fromkeys(constants, "constexpr")}
+    source = triton.compiler.ASTSource(
+        fn=kernel,
+        signature=types,
+        constexprs={(names.index(name),): value for name, value in constants.items()},
+        attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types[name].startswith("*")},
+    )
+    options = {"num_warps": num_warps, "enable_fp_fusion": False}
+    return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
+
+
+def cuobjdump(cubin, path, *arguments):
+    binary = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
+    path.write_bytes(cubin)
+    return subprocess.run([binary, *arguments, path], check=True, capture_output=True, text=True).stdout
+
+
+@dataclass(frozen=True)
+class Measured:
+    registers: int
+    stack: int
+    local: int
+    shared: int
+    load: int
+    instructions: int
+
+
+def measure(compiled, path):
+    usage = cuobjdump(compiled.asm["cubin"], path, "-res-usage")
+    numbers = {name: int(value) for name, value in re.findall(r"\b([A-Z]+):(\d+)", usage)}
+    sass = cuobjdump(compiled.asm["cubin"], path, "-sass")
+    code = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", sass, re.M)
+    code = [op for op in code if op != "NOP"]
+    loads = [int(m[1]) // 8 for op in code if (m := re.search(r"^LDG\.E\.?(?:\w+\.)*?(64|128)\b", op))]
+    return Measured(
+        numbers["REG"], numbers["STACK"], numbers["LOCAL"], compiled.metadata.shared, max(loads, default=4), len(code)
+    )
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("budget", BUDGETS, ids=lambda b: f"{b.kernel}-{b.dtype}")
+def test_hardswish_is_within_budget(budget, architecture, tmp_path):
+    kernel = getattr(hardswish, f"_{budget.kernel}_kernel")
+    if not isinstance(kernel, triton.JITFunction):
+        pytest.fail("TRITON_INTERPRET is set: this module needs kernels that compile")
+    config = ELEMENTWISE[int(budget.dtype[2:]) // 8]
+    pointers = [name for name in kernel.arg_names if name.endswith("_ptr")]
+    signature = {**dict.fromkeys(pointers, f"*{budget.dtype}"), "n": "i64"}
+    compiled = compile_offline(kernel, signature, {"BLOCK": config.block}, architecture, config.num_warps)
+    measured = measure(compiled, tmp_path / "kernel.cubin")
+    assert measured.stack == measured.local == 0, measured
+    assert measured.shared == 0, measured
+    assert measured.registers <= budget.registers, measured
+    assert measured.load >= budget.load, measured
+    per_output = measured.instructions / (config.block / (32 * config.num_warps))
+    assert per_output <= budget.per_output, (per_output, measured)
