@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -81,84 +81,85 @@ def _output_size(size: int | tuple[int, int]) -> tuple[int, int]:
 
 @dataclass
 class _Axis:
-    """One axis of all RoIs: per RoI, bin and sample the two pixels read and their weights, and whether it counts."""
+    """One axis of one RoI: of every sample on the map its bin, the two pixels it reads and their weights."""
 
+    bins: Tensor
     low: Tensor
     high: Tensor
     w_low: Tensor
     w_high: Tensor
-    inside: Tensor
-    grid: Tensor
+    grid: int
+
+    def contract(self, x: Tensor, dim: int, bins: int) -> Tensor:
+        """`x` with the pixels of `dim` summed into bins. Pixels no sample reads are not multiplied by anything."""
+        shape = [-1 if d == dim else 1 for d in range(x.dim())]
+        samples = x.index_select(dim, self.low) * self.w_low.view(shape)
+        samples = samples + x.index_select(dim, self.high) * self.w_high.view(shape)
+        out = x.new_zeros([bins if d == dim else n for d, n in enumerate(x.shape)])
+        return out.index_add(dim, self.bins, samples)
+
+    def spread(self, g: Tensor, dim: int, size: int) -> Tensor:
+        """The adjoint of :meth:`contract`."""
+        shape = [-1 if d == dim else 1 for d in range(g.dim())]
+        samples = g.index_select(dim, self.bins)
+        out = g.new_zeros([size if d == dim else n for d, n in enumerate(g.shape)])
+        out = out.index_add(dim, self.low, samples * self.w_low.view(shape))
+        return out.index_add(dim, self.high, samples * self.w_high.view(shape))
 
 
 def _axis(begin: Tensor, end: Tensor, bins: int, size: int, scale: float, ratio: int, aligned: bool) -> _Axis:
     offset = 0.5 if aligned else 0.0
     start = begin * scale - offset
     length = (end * scale - offset) - start
-    if not aligned:
-        length = torch.where(length < 1, 1, length)
+    if not aligned and length < 1:
+        length = torch.ones_like(length)
     step = length / bins
-    adaptive = torch.where((step > 0) & (step <= 1 << 20), step.ceil(), 0)
-    grid = torch.full_like(step, ratio) if ratio > 0 else adaptive
-    samples = torch.arange(int(grid.max()) if grid.numel() else 0, device=begin.device)
-    start, step, count = (t.view(-1, 1, 1) for t in (start, step, grid))
-    at = start + torch.arange(bins, device=begin.device).view(1, -1, 1) * step
-    at = at + (samples + 0.5) * step / count.clamp(min=1)
-    inside = (samples < count) & (at >= -1) & (at <= size)
-    at = torch.where(inside, at, 0).clamp(min=0)
+    grid = ratio if ratio > 0 else int(step.ceil()) if 0 < step <= 1 << 20 else 0
+    bin_of = torch.arange(bins, device=begin.device).repeat_interleave(grid)
+    sample = torch.arange(grid, device=begin.device, dtype=begin.dtype).repeat(bins)
+    at = start + bin_of.to(begin.dtype) * step + (sample + 0.5) * step / max(grid, 1)
+    inside = (at >= -1) & (at <= size)
+    bin_of, at = bin_of[inside], at[inside].clamp(min=0)
     low = at.floor().clamp(max=size - 1)
     w_high = torch.where(low >= size - 1, 0, at - low)
-    return _Axis(low.long(), (low.long() + 1).clamp(max=size - 1), 1 - w_high, w_high, inside, grid)
+    return _Axis(bin_of, low.long(), (low.long() + 1).clamp(max=size - 1), 1 - w_high, w_high, grid)
 
 
-def _axes(rois: Tensor, like: Tensor, height: int, width: int, args: tuple) -> tuple[Tensor, _Axis, _Axis]:
-    spatial_scale, bins_y, bins_x, *rest = args
-    boxes = rois.detach().to(torch.float64 if like.dtype == torch.float64 else torch.float32)
-    batch, x1, y1, x2, y2 = boxes.unbind(1)
-    y = _axis(y1, y2, bins_y, height, spatial_scale, *rest)
-    return batch.long(), y, _axis(x1, x2, bins_x, width, spatial_scale, *rest)
+def _rois(rois: Tensor, like: Tensor, height: int, width: int, args: tuple) -> Iterator[tuple[int, _Axis, _Axis, int]]:
+    """Of every RoI the image, both axes and the number of samples in a bin."""
+    scale, bins_y, bins_x, *rest = args
+    for roi in rois.detach().to(torch.float64 if like.dtype == torch.float64 else torch.float32):
+        batch, x1, y1, x2, y2 = roi
+        y = _axis(y1, y2, bins_y, height, scale, *rest)
+        x = _axis(x1, x2, bins_x, width, scale, *rest)
+        yield int(batch), y, x, max(y.grid * x.grid, 1)
 
 
 def _reference(input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned):
     images, channels, height, width = input.shape
     args = (spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned)
-    batch, y, x = _axes(rois, input, height, width, args)
-    if bool(((batch < 0) | (batch >= images)).any()):
-        k = int(((batch < 0) | (batch >= images)).nonzero()[0])
-        raise ValueError(f"roi_align: box {k} has batch index {int(batch[k])}, but the input holds {images} image(s)")
+    # Also false for NaN.
+    outside = ~((rois[:, 0] > -1) & (rois[:, 0] < images))
+    if bool(outside.any()):
+        k = int(outside.nonzero()[0])
+        raise ValueError(
+            f"roi_align: box {k} has batch index {float(rois[k, 0]):g}, but the input holds {images} image(s)"
+        )
+    wide = input if input.dtype == torch.float64 else input.float()
+    pooled = [wide.sum().expand(0, channels, pooled_height, pooled_width)]
+    for image, y, x, count in _rois(rois, input, height, width, args):
+        pooled.append(x.contract(y.contract(wide[image], 1, pooled_height), 2, pooled_width)[None] / count)
     result = _empty((rois.size(0), channels, pooled_height, pooled_width), input, _is_channels_last(input))
-    pooled = [input.sum(dtype=y.w_low.dtype).expand(0, *result.shape[1:])]
-    for k, image in enumerate(batch.tolist()):
-        grid_y, grid_x = int(y.grid[k]), int(x.grid[k])
-        pick_y = [t[k, :, :grid_y].reshape(-1) for t in (y.low, y.high, y.w_low, y.w_high, y.inside)]
-        pick_x = [t[k, :, :grid_x].reshape(-1) for t in (x.low, x.high, x.w_low, x.w_high, x.inside)]
-        values = _interpolate(input[image].to(y.w_low.dtype), pick_y, pick_x)
-        values = values.view(channels, pooled_height, grid_y, pooled_width, grid_x)
-        pooled.append(values.sum((2, 4))[None] / max(grid_y * grid_x, 1))
     return result.copy_(torch.cat(pooled))
-
-
-def _interpolate(image: Tensor, y: list[Tensor], x: list[Tensor]) -> Tensor:
-    rows = image[:, y[0]] * y[2][:, None] + image[:, y[1]] * y[3][:, None]
-    values = rows[:, :, x[0]] * x[2] + rows[:, :, x[1]] * x[3]
-    return torch.where(y[4][:, None] & x[4], values, 0)
-
-
-def _matrix(axis: _Axis, size: int) -> Tensor:
-    matrix = axis.w_low.new_zeros(*axis.low.shape[:2], size)
-    matrix.scatter_add_(2, axis.low, torch.where(axis.inside, axis.w_low, 0))
-    return matrix.scatter_add_(2, axis.high, torch.where(axis.inside, axis.w_high, 0))
 
 
 def _reference_backward(grad, rois, spatial_scale, sampling_ratio, aligned, input_size, channels_last):
     _, _, height, width = input_size
     args = (spatial_scale, grad.size(2), grad.size(3), sampling_ratio, aligned)
-    batch, y, x = _axes(rois, grad, height, width, args)
-    rows = _matrix(y, height) / (y.grid * x.grid).clamp(min=1).view(-1, 1, 1)
-    columns = _matrix(x, width)
-    total = grad.new_zeros(input_size, dtype=rows.dtype)
-    for k, image in enumerate(batch.tolist()):
-        total[image] += rows[k].T @ grad[k].to(rows.dtype) @ columns[k]
+    wide = grad if grad.dtype == torch.float64 else grad.float()
+    total = wide.new_zeros(input_size)
+    for k, (image, y, x, count) in enumerate(_rois(rois, grad, height, width, args)):
+        total[image] += y.spread(x.spread(wide[k], 2, width), 1, height) / count
     return _empty(input_size, grad, channels_last).copy_(total)
 
 

@@ -59,10 +59,9 @@ class TestEdges:
         torch.testing.assert_close(backwards, forwards.flip(2, 3))
 
     def test_huge_boxes_are_pooled_in_bounded_time(self, mode):
-        if mode is reference_mode:
-            pytest.skip("the reference takes every sample")
         big = rois((-1e5, -1e5, 1e5, 1e5), (-1e30, -1e30, 1e30, 1e30))
-        assert torch.isfinite(ops.roi_align(RAMP, big, 7)).all()
+        with mode():
+            assert torch.isfinite(ops.roi_align(RAMP, big, 7)).all()
 
     def test_pixels_no_sample_touches_go_nowhere(self, mode):
         x = torch.randn(1, 3, 12, 12)
