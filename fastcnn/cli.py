@@ -1,0 +1,76 @@
+"""The ``fastcnn`` command: ``doctor``, ``models`` and ``bench``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from fastcnn import __version__, report
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status: 0, 1 for a failed bench, 2 for bad usage, 130 for Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    options = _parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
+    try:
+        return int(options.run(options))
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"fastcnn {options.command}: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; the usage is for ``-h``."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: {message} (see {self.prog} -h)\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="fastcnn", description="Fast, exact ops for convolutional networks.")
+    parser.add_argument("--version", action="version", version=f"fastcnn {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    doctor = commands.add_parser("doctor", help="say which kernels run on which device here, and why not more")
+    doctor.set_defaults(run=_doctor)
+
+    models = commands.add_parser("models", help="list the networks, or summarise some of them layer by layer")
+    models.add_argument("names", nargs="*", metavar="NAME", help="network to summarise")
+    models.set_defaults(run=_models)
+
+    from fastcnn.testing.bench_command import add_options, bench
+
+    command = commands.add_parser(
+        "bench",
+        help="time ops and networks against PyTorch and torchvision",
+        description="Times ops and networks on real input against the fastest PyTorch or torchvision equivalents, "
+        "after comparing their results, and prints one table of ratios. Without a selection: everything in float32.",
+    )
+    add_options(command)
+    command.set_defaults(run=bench)
+    return parser
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    print(report())
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from fastcnn.models import list_models, summary
+
+    if options.names:
+        print("\n\n".join(str(summary(name)) for name in options.names))
+        return 0
+    names = list_models()
+    width = max(map(len, names))
+    for name in names:
+        counted = summary(name)
+        shape = "x".join(map(str, counted.input_shape[1:]))
+        print(f"{name:<{width}}  {counted.params / 1e6:6.1f} M params  {counted.macs / 1e9:6.2f} G MACs  {shape}")
+    return 0

@@ -1,0 +1,112 @@
+"""What is benched: every layer of every op's spec and every network, in each dtype, layout and direction."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from fastcnn.models import list_models
+from fastcnn.testing.specs import SPECS, OpSpec
+
+FORWARD, BACKWARD = "forward", "forward+backward"
+DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+# PyTorch's 16-bit convolutions on a CPU take seconds a step.
+NETWORK_DTYPES = {"cpu": ("float32",), "cuda": ("float32", "bfloat16")}
+# Inference one image at a time, and in batches; training in batches that the device can hold.
+BATCHES = {"cpu": {FORWARD: (1, 16), BACKWARD: (4,)}, "cuda": {FORWARD: (1, 32), BACKWARD: (32,)}}
+
+
+@dataclass(frozen=True)
+class Bench:
+    """One comparison: a subject (op or network) on one input. `layout` is empty where the rivals choose their own."""
+
+    kind: str
+    subject: str
+    layer: str
+    dtype: str
+    layout: str
+    direction: str
+    device: str
+
+    @property
+    def group(self) -> str:
+        return ", ".join(part for part in (self.subject, self.layer, self.dtype, self.layout, self.direction) if part)
+
+
+@dataclass
+class Prepared:
+    """A bench ready to be timed; all of its calls gave the same result.
+
+    Attributes:
+        calls: by name; ``fastcnn`` is ours.
+        missing: rivals that do not run here, with the reason.
+        notes: what else is worth recording: ``bytes`` that the call must move, top-5 indices.
+        context: what to time within.
+    """
+
+    calls: dict[str, Callable[[], Any]]
+    missing: dict[str, str] = field(default_factory=dict)
+    notes: dict[str, Any] = field(default_factory=dict)
+    context: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+
+
+def list_benches(device: str = "cpu") -> list[Bench]:
+    """Every bench there is for a device type, ops first."""
+    return [*_op_benches(device), *_network_benches(device)]
+
+
+def _op_benches(device: str) -> Iterable[Bench]:
+    for spec in SPECS.values():
+        dtypes = ("float32",) if spec.exact else ("float32", "bfloat16", "float16")
+        layouts = tuple(LAYOUTS) if _takes_images(spec) else ("",)
+        directions = (FORWARD, BACKWARD) if spec.differentiable else (FORWARD,)
+        for case, dtype, layout, direction in itertools.product(spec.layers, dtypes, layouts, directions):
+            yield Bench("op", spec.name, case.name, dtype, layout, direction, device)
+
+
+def _takes_images(spec: OpSpec) -> bool:
+    first = spec.cases[0].make(torch.float32, "cpu", torch.Generator())[0]
+    return bool(first.dim() == 4)
+
+
+def _network_benches(device: str) -> Iterable[Bench]:
+    for name in list_models():
+        for dtype in NETWORK_DTYPES[torch.device(device).type]:
+            for direction, batches in BATCHES[torch.device(device).type].items():
+                for batch in batches:
+                    yield Bench("network", name, f"batch {batch}", dtype, "", direction, device)
+
+
+# One layer of each op that shows what it is for; the second is for an op whose only rival is its slow reference.
+_QUICK_LAYERS = {
+    "hardswish": ("mobilenet_v3 16x240x28x28",) * 2,
+    "roi_align": (
+        "1000 boxes of 1x256x200x200, 7x7, sampling 2",
+        "100 boxes of 1x256x50x50, 7x7, sampling 2",
+    ),
+    "nms": ("6000 boxes",) * 2,
+}
+
+
+def quick_benches(device: str = "cpu") -> list[Bench]:
+    """Three ops and every network on one image, forward, in float32: what a first look shows."""
+    layers = {name: choice[0 if SPECS[name].peer else 1] for name, choice in _QUICK_LAYERS.items()}
+    return [
+        bench
+        for bench in list_benches(device)
+        if bench.layer == layers.get(bench.subject, "batch 1")
+        and (bench.dtype, bench.direction) == ("float32", FORWARD)
+        and bench.layout in ("", "contiguous")
+    ]
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of an error's text, for a table."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)

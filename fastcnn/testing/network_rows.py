@@ -1,0 +1,143 @@
+"""A network and the same in plain PyTorch, on a photograph, compared before anything is timed."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fastcnn.models import create, find_entry
+from fastcnn.nn import layers
+from fastcnn.testing.benches import BACKWARD, DTYPES, Bench, Prepared, one_line
+
+Results = tuple[Tensor, ...]
+Net = TypeVar("Net", bound=nn.Module)
+
+# How far apart results may be, by their norm: rounding grows through some fifty layers. On the way back it grows a
+# thousandfold more, as ReLUs flip, so that the first layer's gradient says something in float32 only.
+_APART = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
+_FIRST_GRADIENT_APART = 0.1
+
+
+def prepare_network(
+    bench: Bench,
+    image: Tensor,
+    *,
+    compile: bool = True,
+    weights: Mapping[str, str | PathLike[str]] | None = None,
+) -> Prepared:
+    """A network against its plain-PyTorch twin: eager in both layouts, and compiled.
+
+    Ours runs channels_last, and for inference with norms folded (``model.fuse()``). Training rows run without dropout,
+    which would make their results incomparable.
+
+    Args:
+        bench: of kind "network".
+        image: uint8 pixels ``[3, H, W]``, preprocessed as the network expects; a batch has it rolled sideways by
+            equal steps, since equal images have no variance for batch norms to divide by.
+        compile: whether ``torch.compile`` is a rival.
+        weights: files by name of network; where there is none, seeded random weights.
+
+    Raises:
+        AssertionError: a result that differs by more than rounding.
+    """
+    dtype, backward = DTYPES[bench.dtype], bench.direction == BACKWARD
+    torch.manual_seed(0)
+    model = without_dropout(create(bench.subject, weights=(weights or {}).get(bench.subject)))
+    batch = int(bench.layer.removeprefix("batch "))
+    rolled = torch.stack([image.roll(i * image.shape[-1] // batch, -1) for i in range(batch)])
+    x = find_entry(bench.subject).row.preprocess(rolled).to(bench.device, dtype)
+    x_last = x.contiguous(memory_format=torch.channels_last)
+    model = model.to(bench.device, dtype).train(backward)
+    twin = plain_torch(model)
+    twin_last = _channels_last(copy.deepcopy(twin))
+    ours = _channels_last(model)
+    if not backward:
+        ours = ours.fuse()
+    rows = {"fastcnn": (ours, x_last), "eager": (twin, x), "eager channels_last": (twin_last, x_last)}
+    if compile:
+        rows["compile"] = (twin_last, x_last)
+    calls = {}
+    for name, (net, input) in rows.items():
+        run = torch.compile(net, dynamic=False) if name == "compile" else net
+        calls[name] = _train(run, list(net.parameters()), input) if backward else _infer(run, input)
+
+    prepared = Prepared({}, context=torch.enable_grad if backward else torch.inference_mode)
+    with prepared.context():
+        expected = calls["eager"]()
+        for name, call in calls.items():
+            try:
+                results = call()
+            except Exception as error:  # A missing compiler shows as any of several errors.
+                if name != "compile":
+                    raise
+                prepared.missing[name] = one_line(error)
+                continue
+            _check(f"{bench.group}: {name}", results, expected)
+            prepared.calls[name] = call
+            if not backward and name in ("fastcnn", "eager"):
+                top5 = prepared.notes.setdefault("top5", {})
+                top5["PyTorch" if name == "eager" else name] = results[0][0].float().topk(5).indices.tolist()
+    prepared.notes["weights"] = "loaded" if bench.subject in (weights or {}) else "untrained (seed 0)"
+    return prepared
+
+
+def plain_torch(model: nn.Module) -> nn.Module:
+    """A copy in which every layer of ``fastcnn.nn`` is its ``torch.nn`` twin: what people run without this library.
+
+    Raises:
+        TypeError: a layer that has no twin there.
+    """
+    model = copy.deepcopy(model)
+    for path, module in model.named_modules():
+        if type(module).__module__ == layers.__name__:
+            twin = type(module).__mro__[1]
+            if twin is nn.Module:
+                raise TypeError(f"{path}: {type(module).__name__} has no twin in torch.nn")
+            module.__class__ = twin
+    return model
+
+
+def without_dropout(model: Net) -> Net:
+    """Sets every dropout's probability to 0; returns the model, itself changed."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+    return model
+
+
+def _channels_last(model: Net) -> Net:
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _infer(model: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Results]:
+    return lambda: (model(x),)
+
+
+def _train(model: Callable[[Tensor], Tensor], parameters: Sequence[Tensor], x: Tensor) -> Callable[[], Results]:
+    """Forward and backward; gives the logits and the gradients of the last and the first layer's weight."""
+    target = torch.arange(len(x), device=x.device)
+
+    def step() -> Results:
+        logits = model(x)
+        gradients = torch.autograd.grad(nn.functional.cross_entropy(logits, target), parameters)
+        last = next(g for g in reversed(gradients) if g.dim() > 1)
+        return logits, last, gradients[0]
+
+    return step
+
+
+def _check(what: str, results: Results, expected: Results) -> None:
+    # A GPU multiplies float32 as TF32, whose rounding is float16's.
+    dtype = torch.float16 if expected[0].is_cuda and expected[0].dtype == torch.float32 else expected[0].dtype
+    limits = {"logits": _APART[dtype], "last gradient": _APART[dtype]}
+    if dtype == torch.float32:
+        limits["first gradient"] = _FIRST_GRADIENT_APART
+    for (part, most), actual, wanted in zip(limits.items(), results, expected, strict=False):
+        assert actual.shape == wanted.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(wanted.shape)}"
+        apart = ((actual.double() - wanted.double()).norm() / wanted.double().norm()).item()
+        assert apart <= most, f"{what}: {part} {apart:.1e} from eager PyTorch's, expected at most {most:.0e}"

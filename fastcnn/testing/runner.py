@@ -1,0 +1,78 @@
+"""Runs benches: prepares, compares, times, and gives what a JSON file keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Mapping
+from os import PathLike
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastcnn.testing.benches import Bench, Prepared
+from fastcnn.testing.network_rows import prepare_network
+from fastcnn.testing.op_rows import prepare_op
+from fastcnn.testing.timing import clock_for, measure, ratio_of_medians
+
+
+def prepare(
+    bench: Bench,
+    image: Tensor,
+    *,
+    compile: bool = True,
+    weights: Mapping[str, str | PathLike[str]] | None = None,
+) -> Prepared:
+    """The calls of any bench; arguments and errors of ``prepare_op`` and ``prepare_network``."""
+    torch.compiler.reset()  # Else the second shape of a function compiles to something slower.
+    if bench.kind == "op":
+        return prepare_op(bench, compile=compile)
+    return prepare_network(bench, image, compile=compile, weights=weights)
+
+
+def run(
+    bench: Bench,
+    image: Tensor,
+    *,
+    compile: bool = True,
+    weights: Mapping[str, str | PathLike[str]] | None = None,
+    budget: float = 2.0,
+) -> dict[str, Any]:
+    """Times a bench for about `budget` seconds; the result is one entry of a report's ``results``.
+
+    A result that differs is not timed: the entry then has ``failed``, the reason, and no rows.
+    """
+    entry: dict[str, Any] = dataclasses.asdict(bench)
+    try:
+        prepared = prepare(bench, image, compile=compile, weights=weights)
+    except AssertionError as error:
+        return {**entry, "failed": str(error), "rows": {}, "missing": {}, "notes": {}}
+    with prepared.context():
+        samples = measure(prepared.calls, clock=clock_for(bench.device), budget=budget)
+    return {**entry, **summarise(samples), "missing": prepared.missing, "notes": prepared.notes}
+
+
+def summarise(samples: Mapping[str, list[float]]) -> dict[str, Any]:
+    """Medians and quartiles of every row, and the ratio of the fastest rival to ours; seconds.
+
+    The reference is a rival only where there is no other.
+    """
+    rows = {name: _row(values) for name, values in samples.items()}
+    rivals = [name for name in rows if name not in ("fastcnn", "reference")]
+    rivals = rivals or [name for name in rows if name != "fastcnn"]
+    summary: dict[str, Any] = {"rows": rows, "rival": None, "ratio": None}
+    if rivals:
+        rival = min(rivals, key=lambda name: rows[name]["median"])
+        ratio = ratio_of_medians(samples[rival], samples["fastcnn"])
+        summary.update(rival=rival, ratio=dataclasses.asdict(ratio))
+    return summary
+
+
+def _row(values: list[float]) -> dict[str, Any]:
+    low, _, high = statistics.quantiles(values, n=4) if len(values) > 1 else values * 3
+    return {
+        "median": statistics.median(values),
+        "quartiles": [low, high],
+        "samples": [float(f"{v:.5g}") for v in values],
+    }

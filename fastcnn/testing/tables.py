@@ -1,0 +1,153 @@
+"""Benchmark reports as tables: in a terminal, and in docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+# A smaller ratio is a loss: what a person would gain by not using this library.
+LOSS = 0.95
+HEAD = ("case", "fastcnn", "fastest rival", "rival / fastcnn [95 %]", "", "all other rivals")
+Result = Mapping[str, Any]
+
+PAGE = """\
+# Benchmarks
+
+Every line compares fastcnn with the fastest way to do the same in PyTorch or torchvision that ran there, in one
+process, rounds interleaved, results compared before. The ratio is of median times: above 1 fastcnn is faster; the
+interval is a bootstrap over rounds. **LOSS** marks a ratio under {loss}; "even" an interval that reaches to 1 or below.
+A rival called "reference" is fastcnn's own plain-PyTorch reference: it shows that there was nothing to compare with,
+not a win. "via float32" is a rival that does not take the dtype, between two casts.
+
+Networks: fastcnn runs channels_last, for inference with norms folded (`model.fuse()`); "eager" and "compile" are the
+same network of `torch.nn` layers in the same mode.
+
+This page is the output of `fastcnn bench --render {files}`.
+
+{sections}
+"""
+
+
+def verdict(result: Result) -> str:
+    """FAILED, LOSS, even or win; "reference" and "alone" where there is no rival to speak of."""
+    if "failed" in result:
+        return "FAILED"
+    if result["ratio"] is None:
+        return "alone"
+    if result["rival"] == "reference":
+        return "reference"
+    if result["ratio"]["value"] < LOSS:
+        return "LOSS"
+    return "win" if result["ratio"]["low"] > 1 else "even"
+
+
+def duration(seconds: float) -> str:
+    """Three digits in the unit that fits."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size or unit == "us":
+            value = seconds / size
+            return f"{value:.{0 if value >= 100 else 1 if value >= 10 else 2}f} {unit}"
+    raise AssertionError("unreachable")
+
+
+def common(results: Sequence[Result]) -> tuple[str, ...]:
+    """Dtype and direction, where all results agree: said once, not in every line."""
+    keys = ("dtype", "direction")
+    return tuple(results[0][key] for key in keys if results and len({result[key] for result in results}) == 1)
+
+
+def case(result: Result, said: Collection[str] = ()) -> str:
+    parts = (result[key] for key in ("subject", "layer", "dtype", "layout", "direction"))
+    return ", ".join(part for part in parts if part and part not in said)
+
+
+def cells(result: Result, said: Collection[str] = ()) -> tuple[str, ...]:
+    """A result as the cells under HEAD, but for what was said before."""
+    if "failed" in result:
+        return case(result, said), "", "", "", verdict(result), result["failed"]
+    medians = {name: row["median"] for name, row in result["rows"].items()}
+    ours = medians.pop("fastcnn")
+    others = [f"{name} {medians[name] / ours:.2f}x" for name in medians if name != result["rival"]]
+    others += [f"no {name}: {reason}" for name, reason in result["missing"].items()]
+    rival = ratio = ""
+    if result["ratio"] is not None:
+        rival = f"{result['rival']} {duration(medians[result['rival']])}"
+        ratio = "{value:.2f}x [{low:.2f}, {high:.2f}]".format(**result["ratio"])
+    return case(result, said), duration(ours), rival, ratio, verdict(result), "; ".join(others)
+
+
+def terminal(results: Sequence[Result], *, colour: bool = False) -> str:
+    """One table of all results; losses and failures stand out."""
+    said = common(results)
+    rows = [HEAD, *(cells(result, said) for result in results)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    lines = ["  ".join(f"{cell:{'>' if i == 1 else '<'}{widths[i]}}" for i, cell in enumerate(row)) for row in rows]
+    marks = {"LOSS": "\033[31m{}\033[0m", "FAILED": "\033[1;31m{}\033[0m", "win": "\033[32m{}\033[0m"}
+    table = [f"all: {', '.join(said)}"] if said else []
+    table += [lines[0].rstrip(), "-" * max(len(line.rstrip()) for line in lines)]
+    for result, line in zip(results, lines[1:], strict=True):
+        mark = marks.get(verdict(result), "{}") if colour else "{}"
+        table.append(mark.format(line.rstrip()))
+    return "\n".join(table)
+
+
+def count(results: Iterable[Result]) -> str:
+    """How many won, lost, and so on, in one line."""
+    verdicts = [verdict(result) for result in results]
+    words = {
+        "win": "faster than the fastest rival",
+        "even": "even with it",
+        "LOSS": f"slower (under {LOSS}x)",
+        "reference": "with no rival but fastcnn's own reference",
+        "alone": "with no rival",
+        "FAILED": "whose results differ: not timed",
+    }
+    return ", ".join(f"{verdicts.count(key)} {text}" for key, text in words.items() if verdicts.count(key))
+
+
+def top5(report: Mapping[str, Any]) -> Iterator[str]:
+    """Per network and batch, in a line, what it sees on the image and whether plain PyTorch sees the same."""
+    for result in report["results"]:
+        seen = result["notes"].get("top5")
+        if seen:
+            ours, theirs = seen["fastcnn"], seen["PyTorch"]
+            same = "the same as PyTorch's" if ours == theirs else f"PyTorch's are {theirs}"
+            weights = result["notes"]["weights"]
+            subject = f"{result['subject']}, {result['layer']}, weights {weights}"
+            yield f"{subject}: top-5 classes of {report['image']} are {ours}, {same}"
+
+
+def about(environment: Mapping[str, Any]) -> str:
+    """What was measured on, in one line."""
+    torchvision = environment["torchvision"]
+    parts = [
+        f"fastcnn {environment['fastcnn']}" + (f" ({environment['commit']})" if environment["commit"] else ""),
+        f"torch {environment['torch']}",
+        f"torchvision {torchvision}" if torchvision else "no torchvision",
+        f"Python {environment['python']}",
+        f"{environment['cpu'] or environment['system']}, {environment['threads']} threads",
+        environment["kernels"]["cpu"] or "no compiled CPU kernels",
+    ]
+    if environment["gpu"]:
+        triton = f"triton {environment['triton']}" if environment["triton"] else "no triton"
+        cuda = environment["kernels"]["cuda"] or "no CUDA kernels"
+        parts.append(f"{environment['gpu']}, driver {environment['driver']}, {triton}, {cuda}")
+    return " · ".join(parts)
+
+
+def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
+    """docs/benchmarks.md, from reports by file name as it is to be typed."""
+    sections = []
+    for name, report in reports.items():
+        results = report["results"]
+        rows = (HEAD, ("---",) * len(HEAD), *map(cells, results))
+        table = ("| " + " | ".join(_bold(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
+        lines = [f"## `{name}`", "", about(report["environment"]), ""]
+        left_out = f" {len(report['left_out'])} cases were left out, for want of time." if report["left_out"] else ""
+        lines += [f"Made by `{report['command']}` on {report['image']}: {count(results)}.{left_out}", "", *table]
+        sections.append("\n".join(lines))
+    return PAGE.format(loss=LOSS, files=" ".join(reports), sections="\n\n".join(sections))
+
+
+def _bold(cell: str) -> str:
+    return f"**{cell}**" if cell in ("LOSS", "FAILED") else cell

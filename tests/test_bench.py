@@ -1,0 +1,262 @@
+"""The harness of the benches: timing by a clock of our own, tables, selections, gpu-check. Nothing is timed here."""
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fastcnn.models import list_models
+from fastcnn.nn import Hardswish, RoIAlign
+from fastcnn.testing import bench_command, photo, reports, tables, timing
+from fastcnn.testing.benches import Bench, list_benches, quick_benches
+from fastcnn.testing.environment import environment
+from fastcnn.testing.network_rows import plain_torch, prepare_network, without_dropout
+from fastcnn.testing.op_rows import prepare_op
+from fastcnn.testing.runner import run, summarise
+from fastcnn.testing.specs import SPECS, Case, OpSpec
+from fastcnn.testing.steps import Step, run_steps
+
+ROOT = Path(__file__).parent.parent
+
+
+class FakeClock:
+    """Every call takes what it returns; what was timed is kept."""
+
+    def __init__(self):
+        self.timed = []
+
+    def time(self, call, repeats):
+        self.timed.append((call, repeats))
+        return call() * repeats
+
+
+def test_measure_interleaves_and_reaches_the_sample_length():
+    clock = FakeClock()
+    fast, slow = (lambda: 1e-3), (lambda: 0.02)
+    samples = timing.measure({"fast": fast, "slow": slow}, clock=clock, budget=0.5)
+    assert samples["fast"] == pytest.approx([1e-3] * 20) and samples["slow"] == pytest.approx([0.02] * 20)
+    rounds = clock.timed[4:]  # After two warm-up calls of each.
+    assert {call for call, _ in clock.timed[:4]} == {fast, slow} and all(n == 1 for _, n in clock.timed[:4])
+    for first, second in zip(rounds[::2], rounds[1::2], strict=True):
+        assert {first, second} == {(fast, 5), (slow, 1)}
+    assert len({call for call, _ in rounds[::2]}) == 2, "the same one is always first"
+
+
+@pytest.mark.parametrize("seconds, rounds", [(100.0, timing.MIN_ROUNDS), (1e-6, timing.MAX_ROUNDS), (0.1, 10)])
+def test_measure_keeps_its_limits(seconds, rounds):
+    samples = timing.measure({"only": lambda: seconds}, clock=FakeClock(), budget=1.0 + 1e-6)
+    assert len(samples["only"]) == rounds
+    assert timing.plan(seconds, 1.0 + 1e-6).rounds == rounds
+
+
+def test_host_clock_calls_as_often_as_it_says():
+    calls = []
+    assert timing.clock_for("cpu").time(lambda: calls.append(1), 7) >= 0
+    assert len(calls) == 7
+
+
+def test_ratio_of_medians():
+    constant = timing.ratio_of_medians([3.0] * 9, [2.0] * 9)
+    assert constant == timing.Ratio(1.5, 1.5, 1.5)
+    slow = [2.0, 2.2, 1.8, 2.1, 1.9, 9.0, 2.0]
+    ratio = timing.ratio_of_medians(slow, [1.0] * 7)
+    assert ratio.value == 2.0 and 1.8 <= ratio.low < 2.0 <= ratio.high < 9.0, "one disturbed round must not count"
+    assert ratio == timing.ratio_of_medians(slow, [1.0] * 7), "an interval must be reproducible"
+    # Both disturbed at once: paired draws see that the ratio never changes.
+    assert timing.ratio_of_medians([2.0, 20.0, 4.0], [1.0, 10.0, 2.0]).low == 2.0
+
+
+@pytest.mark.parametrize("slow, fast", [([], []), ([1.0], [1.0, 2.0])])
+def test_ratio_of_unequal_samples(slow, fast):
+    with pytest.raises(ValueError, match=f"got {len(slow)} and {len(fast)}"):
+        timing.ratio_of_medians(slow, fast)
+
+
+def result(rows, **changes):
+    entry = dict(kind="op", subject="nms", layer="9 boxes", dtype="float32", layout="", direction="forward")
+    return {**entry, **summarise({k: [v] * 5 for k, v in rows.items()}), "missing": {}, "notes": {}, **changes}
+
+
+@pytest.mark.parametrize(
+    "rows, rival, verdict",
+    [
+        ({"fastcnn": 1e-3, "torch": 3e-3, "compile": 2e-3}, "compile", "win"),
+        ({"fastcnn": 1e-3, "torch": 0.94e-3}, "torch", "LOSS"),
+        ({"fastcnn": 1e-3, "torch": 0.96e-3}, "torch", "even"),
+        ({"fastcnn": 1e-3, "reference": 5.0}, "reference", "reference"),
+        ({"fastcnn": 1e-3, "reference": 1e-4, "torchvision": 2e-3}, "torchvision", "win"),
+        ({"fastcnn": 1e-3}, None, "alone"),
+    ],
+)
+def test_verdicts(rows, rival, verdict):
+    entry = result(rows)
+    assert entry["rival"] == rival and tables.verdict(entry) == verdict
+    assert verdict in tables.terminal([entry]).splitlines()[-1]
+
+
+def report(*results):
+    settings = {"command": "fastcnn bench", "image": "noise", "left_out": []}
+    return {**settings, "environment": environment(), "results": list(results)}
+
+
+def test_losses_and_failures_stand_out():
+    lost = result({"fastcnn": 2e-3, "torch": 1e-3})
+    failed = result({"fastcnn": 1.0}, failed="nms: differs")
+    text = tables.terminal([lost, failed], colour=True)
+    assert "\033[31m" in text and "LOSS" in text and "nms: differs" in text
+    page = tables.page({"x.json": report(lost, failed)})
+    assert "**LOSS**" in page and "**FAILED**" in page and "0.50x [0.50, 0.50]" in page
+    assert tables.count([lost, failed]) == "1 slower (under 0.95x), 1 whose results differ: not timed"
+
+
+@pytest.mark.parametrize("seconds, text", [(2.5, "2.50 s"), (0.0123, "12.3 ms"), (4.5e-4, "450 us"), (5e-8, "0.05 us")])
+def test_duration(seconds, text):
+    assert tables.duration(seconds) == text
+
+
+def test_missing_torchvision_is_said(capsys):
+    entry = result({"fastcnn": 1e-3, "reference": 1.0})
+    for version, said in ((None, True), ("0.26.0", False)):
+        made = report(entry)
+        made["environment"]["torchvision"] = version
+        reports.print_report(made)
+        assert ("torchvision does not import here" in capsys.readouterr().out) is said
+
+
+def test_quick_is_three_ops_and_every_network():
+    benches = quick_benches()
+    assert [b.subject for b in benches if b.kind == "op"] == ["hardswish", "roi_align", "nms"]
+    assert {"resnet50", "mobilenet_v3_large"} <= {b.subject for b in benches if b.kind == "network"}
+    assert {b.subject for b in benches} == {*SPECS, *list_models()}
+    assert len(benches) == len({b.subject for b in benches})
+
+
+def test_every_layer_is_benched():
+    groups = [b.group for b in list_benches()]
+    assert len(groups) == len(set(groups))
+    for spec in SPECS.values():
+        assert {case.name for case in spec.layers} == {b.layer for b in list_benches() if b.subject == spec.name}
+
+
+def spec_with(function, reference):
+    case = Case("layer", lambda dtype, device, g: (torch.randn(2, 3, 4, 5, generator=g).to(device, dtype),))
+    return OpSpec("made_up", function, reference, (case,), (case,), lambda x: (None, (x,)), peer={"torch": reference})
+
+
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_wrong_result_is_not_timed(monkeypatch, direction, dtype):
+    bench = Bench("op", "made_up", "layer", dtype, "channels_last", direction, "cpu")
+    monkeypatch.setitem(SPECS, "made_up", spec_with(lambda x: x * 1.02, lambda x: x * 1.0))
+    with pytest.raises(AssertionError, match="fastcnn: result"):
+        prepare_op(bench, compile=False)
+    entry = run(bench, photo.noise(), compile=False)
+    assert entry["rows"] == {} and tables.verdict(entry) == "FAILED"
+    monkeypatch.setitem(SPECS, "made_up", spec_with(lambda x: x + 0.0, lambda x: x * 1.0))
+    assert set(prepare_op(bench, compile=False).calls) == {"fastcnn", "torch"}
+
+
+def test_a_wrong_gradient_is_not_timed(monkeypatch):
+    monkeypatch.setitem(SPECS, "made_up", spec_with(lambda x: x + 0.02 * (x - x.detach()), lambda x: x * 1.0))
+    with pytest.raises(AssertionError, match="fastcnn: gradient"):
+        prepare_op(Bench("op", "made_up", "layer", "float32", "contiguous", "forward+backward", "cpu"), compile=False)
+
+
+def test_a_rival_without_the_dtype_runs_in_float32(monkeypatch):
+    def float_only(x):
+        if x.dtype != torch.float32:
+            raise NotImplementedError("not for Half")
+        return x * 1.0
+
+    monkeypatch.setitem(SPECS, "made_up", spec_with(lambda x: x * 1.0, float_only))
+    calls = prepare_op(Bench("op", "made_up", "layer", "float16", "contiguous", "forward", "cpu"), compile=False).calls
+    assert set(calls) == {"fastcnn", "torch via float32"}
+    assert calls["torch via float32"]()[0].dtype == torch.float16
+
+
+@pytest.mark.parametrize("direction, batch", [("forward", 1), ("forward+backward", 2)])
+def test_network_rows_agree(direction, batch):
+    bench = Bench("network", "mobilenet_v3_large", f"batch {batch}", "float32", "", direction, "cpu")
+    prepared = prepare_network(bench, photo.noise(), compile=False)
+    assert set(prepared.calls) == {"fastcnn", "eager", "eager channels_last"}
+    assert prepared.notes["weights"] == "untrained (seed 0)"
+    if direction == "forward":
+        assert prepared.notes["top5"]["fastcnn"] == prepared.notes["top5"]["PyTorch"]
+
+
+def test_plain_torch_has_no_layer_of_ours():
+    model = nn.Sequential(nn.Conv2d(1, 1, 1), Hardswish(), nn.Dropout(0.5))
+    twin = plain_torch(without_dropout(model))
+    assert [type(m) for m in twin] == [nn.Conv2d, nn.Hardswish, nn.Dropout] and twin[2].p == 0
+    assert type(model[1]) is Hardswish
+    with pytest.raises(TypeError, match="RoIAlign has no twin"):
+        plain_torch(nn.Sequential(RoIAlign(7, 1.0, 2)))
+
+
+def test_photograph_is_the_one_that_is_named():
+    pytest.importorskip("skimage")
+    from skimage import data
+
+    pixels = photo.photograph()
+    assert pixels.dtype == torch.uint8 and pixels.shape == (3, 300, 451)
+    assert torch.equal(pixels, torch.from_numpy(data.chelsea()).permute(2, 0, 1))
+
+
+def test_environment_names_no_machine():
+    text = repr(environment())
+    assert torch.__version__ in text and str(torch.get_num_threads()) in text
+    assert platform.node() not in text and str(Path.home()) not in text and str(ROOT) not in text
+
+
+def test_docs_are_made_from_the_reports_they_name():
+    page = (ROOT / "docs/benchmarks.md").read_text()
+    names = re.search(r"`fastcnn bench --render ([^`]+)`", page)[1].split()
+    assert "bench/results/cpu.json" in names
+    assert page == tables.page({name: reports.read_report(ROOT / name) for name in names})
+
+
+def test_steps_go_on_after_failures_and_keep_their_time(tmp_path, capfd):
+    steps = [
+        Step("fails", ["-c", "raise SystemExit(3)"], 60),
+        Step("hangs", ["-c", "import time; print('hanging', flush=True); time.sleep(600)"], 3),
+        Step("works", ["-c", "import os; open('done', 'w').write(os.environ['WHAT'])"], 60, {"WHAT": "it"}),
+    ]
+    outcomes = run_steps(steps, tmp_path)
+    assert [o["status"] for o in outcomes] == ["exit status 3", "out of time", "ok"]
+    assert (tmp_path / "done").read_text() == "it"
+    out = capfd.readouterr().out
+    assert "hanging" in out and out.index("=== summary") > out.index("works")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups are POSIX")
+def test_a_step_takes_its_children_along(tmp_path):
+    child = f"import time; time.sleep(2); open({str(tmp_path / 'late')!r}, 'w')"
+    code = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {child!r}]); time.sleep(60)"
+    run_steps([Step("leaves a child", ["-c", code], 1)], tmp_path)
+    time.sleep(3)
+    assert not (tmp_path / "late").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
+def test_gpu_check_without_a_gpu_says_so(tmp_path):
+    variables = {**os.environ, "OUT": str(tmp_path / "out")}
+    command = [sys.executable, str(ROOT / "bench/gpu_check.py")]
+    done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "no GPU" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_no_case_begins_after_its_time(capsys, monkeypatch):
+    from fastcnn.cli import main
+
+    monkeypatch.setattr("fastcnn.testing.runner.run", lambda b, *a, **k: result({"fastcnn": 1e-3}, subject=b.subject))
+    monkeypatch.setattr(bench_command.time, "perf_counter", iter([0.0, 1.0, 11.0]).__next__)
+    assert main(["bench", "--quick", "--op", "hardswish", "nms", "--plain", "--within", "10"]) == 0
+    assert "1 cases were left out" in capsys.readouterr().out
