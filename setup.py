@@ -57,6 +57,7 @@ NVCC_FLAGS = [
     "-std=c++20",
     "-O3",
     "-DUSE_CUDA",
+    "--threads=0",
     "--expt-relaxed-constexpr",
     "-Xcompiler=-fPIC,-fvisibility=hidden",
 ]

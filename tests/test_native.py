@@ -34,7 +34,13 @@ def test_op_tests_at_every_level(level):
         pytest.skip(f"{level} is the level of this very run")
     selection = "not opcheck and not compile and not export and not gradcheck"  # These see no kernel the rest does not.
     result = subprocess.run(
-        [sys.executable, *"-m pytest -q -x -p no:cacheprovider tests/ops -m".split(), "not gpu", "-k", selection],
+        [
+            sys.executable,
+            *["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/ops", "-m"],
+            "not gpu",
+            "-k",
+            selection,
+        ],
         env={**os.environ, "FASTCNN_ISA": level},
         capture_output=True,
         text=True,

@@ -1,5 +1,7 @@
 """What the contract suite does not say of h-swish: special values, PyTorch's own results, when PyTorch is called."""
 
+import importlib
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -61,9 +63,10 @@ def test_in_place():
 )
 def test_rule(monkeypatch, dtype, elements, calls_torch):
     calls = []
-    monkeypatch.setattr(F, "hardswish", lambda x, inplace=False: calls.append(x) or torch._C._nn.hardswish(x))
+    module = importlib.import_module("fastcnn.ops.hardswish")
+    monkeypatch.setattr(module, "_torch", lambda x: calls.append(x) or F.hardswish(x))
     x = torch.randn(elements).to(dtype)
-    torch.testing.assert_close(ops.hardswish(x), torch._C._nn.hardswish(x))
+    torch.testing.assert_close(ops.hardswish(x), F.hardswish(x))
     assert bool(calls) == calls_torch
 
 
