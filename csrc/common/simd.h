@@ -134,15 +134,17 @@ inline void store(Half* at, Vec<float, N> v) {
   memcpy(at, &bits, sizeof bits);
 }
 
-// The first `count` lanes only, for tails: neither reads nor writes past them.
+// The first `count` lanes only, or all if there are more: neither reads nor writes past them. Lanes not read are 0.
 template <int N, typename T>
-inline Vec<acc_t<T>, N> load_some(const T* at, int count) {
+inline Vec<acc_t<T>, N> load_some(const T* at, int64_t count) {
+  if (count >= N) return load<N>(at);
   T buffer[N] = {};
   memcpy(buffer, at, sizeof(T) * count);
   return load<N>(buffer);
 }
 template <int N, typename T>
-inline void store_some(T* at, Vec<acc_t<T>, N> v, int count) {
+inline void store_some(T* at, Vec<acc_t<T>, N> v, int64_t count) {
+  if (count >= N) return store<N>(at, v);
   T buffer[N];
   store<N>(buffer, v);
   memcpy(at, buffer, sizeof(T) * count);

@@ -29,9 +29,7 @@ struct Gradient {
 template <typename T, typename Function, typename... In>
 void map(const Function& f, T* out, int64_t n, const In*... in) {
   constexpr int lanes = kLanes<acc_t<T>>;
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) store<lanes>(out + i, f(load<lanes>(in + i)...));
-  if (i < n) store_some<lanes>(out + i, f(load_some<lanes>(in + i, int(n - i))...), int(n - i));
+  for (int64_t i = 0; i < n; i += lanes) store_some<lanes>(out + i, f(load_some<lanes>(in + i, n - i)...), n - i);
 }
 
 }  // namespace

@@ -15,7 +15,7 @@ inline Vec<acc_t<T>, lanes> weighted_row(const T* rows, int64_t stride, const Ax
   Vec<acc_t<T>, lanes> sum{};
   for (int32_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t) {
     const T* row = rows + taps.index[t] * stride;
-    sum += taps.weight[t] * (count == lanes ? load<lanes>(row) : load_some<lanes>(row, count));
+    sum += taps.weight[t] * load_some<lanes>(row, count);
   }
   return sum;
 }
@@ -57,9 +57,7 @@ inline void scatter_rows(const A* in, int64_t n, const AxisTaps<A>& taps, int bi
 // to[0, n) = from[0, n), where either is of the type accumulated in.
 template <int lanes, typename From, typename To>
 inline void convert(const From* from, To* to, int64_t n) {
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) store<lanes>(to + i, load<lanes>(from + i));
-  if (i < n) store_some<lanes>(to + i, load_some<lanes>(from + i, int(n - i)), int(n - i));
+  for (int64_t i = 0; i < n; i += lanes) store_some<lanes>(to + i, load_some<lanes>(from + i, n - i), n - i);
 }
 
 // Columns [begin, end) of the map, at most a vector of them, which hold the next columns to be read from columns[i] on.
@@ -95,11 +93,7 @@ inline void store_bins(const acc_t<T>* pooled, int stride, int n_planes, int32_t
       for (int i = 0; i < lanes; ++i) tile[i] = load<lanes>(pooled + (bin + i) * stride + plane);
       transpose<A, lanes>(tile);
       for (int p = 0; p < lanes && plane + p < n_planes; ++p) {
-        T* to = out + int64_t(plane + p) * bins + bin;
-        if (bins - bin >= lanes)
-          store<lanes>(to, tile[p]);
-        else
-          store_some<lanes>(to, tile[p], bins - bin);
+        store_some<lanes>(out + int64_t(plane + p) * bins + bin, tile[p], bins - bin);
       }
     }
   }
@@ -189,7 +183,7 @@ void interleave_planes(const T* planes, int64_t n_planes, int64_t pixels, int st
       Vec<A, lanes> tile[lanes] = {};
       for (int p = 0; p < group; ++p) {
         const T* from = planes + (plane + p) * pixels + at;
-        tile[p] = count == lanes ? load<lanes>(from) : load_some<lanes>(from, count);
+        tile[p] = load_some<lanes>(from, count);
       }
       transpose<A, lanes>(tile);
       for (int i = 0; i < count; ++i) store_some<lanes>(out + (at + i) * stride + plane, tile[i], group);
@@ -226,7 +220,7 @@ void roi_align_planes_backward(const T* grad, int64_t n_planes, const RoiPlan<ac
       Vec<A, lanes> tile[lanes] = {};
       for (int p = 0; p < group; ++p) {
         const T* from = grad + int64_t(p) * bins + bin;
-        tile[p] = count == lanes ? load<lanes>(from) : load_some<lanes>(from, count);
+        tile[p] = load_some<lanes>(from, count);
       }
       transpose<A, lanes>(tile);
       for (int i = 0; i < lanes; ++i) store<lanes>(pooled + (bin + i) * lanes, tile[i]);
@@ -250,10 +244,7 @@ void roi_align_planes_backward(const T* grad, int64_t n_planes, const RoiPlan<ac
         for (int p = 0; p < group; ++p)
           for (int32_t t = roi.rows.first[ph]; t < roi.rows.first[ph + 1]; ++t) {
             A* to = grad_planes + p * plane + roi.rows.index[t] * shape.width + run.begin;
-            if (count == lanes)
-              store<lanes>(to, load<lanes>(to) + roi.rows.weight[t] * rows[p]);
-            else
-              store_some<lanes>(to, load_some<lanes>(to, count) + roi.rows.weight[t] * rows[p], count);
+            store_some<lanes>(to, load_some<lanes>(to, count) + roi.rows.weight[t] * rows[p], count);
           }
       }
     }
