@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
+
 from fastcnn.kernels import _math
 from fastcnn.kernels._configs import ELEMENTWISE
-from torch import Tensor
 
 
 # Aligned or not, or 1, makes no difference to the code: `n` needs no variants.

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from fastcnn.kernels import hardswish as kernels
 from fastcnn.kernels._configs import ELEMENTWISE
 

@@ -15,9 +15,10 @@ if find_spec("triton") is None:
     pytest.skip("triton is not installed: pip install 'fastcnn[triton]'", allow_module_level=True)
 
 import triton
+from triton.backends.compiler import GPUTarget
+
 from fastcnn.kernels import hardswish
 from fastcnn.kernels._configs import ELEMENTWISE
-from triton.backends.compiler import GPUTarget
 
 ARCHITECTURES = [80, 90, 100]
 
