@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
-from torch.utils.flop_counter import FlopCounterMode
 
 from fastcnn.models._net import ConvNet
 from fastcnn.models._registry import create
+from fastcnn.ops import _library
 
 InputSize = int | Sequence[int]
 
@@ -124,7 +124,7 @@ def summary(model: str | nn.Module, input_size: InputSize | None = None) -> Summ
     dtype = next((p.dtype for p in net.parameters()), torch.float32)
     layers: list[Layer] = []
     seen: set[nn.Module] = set()
-    counter = FlopCounterMode(display=False)
+    counter = _library.flop_counter()
     macs_before = 0
 
     def enter(module: nn.Module, args: Any) -> None:
@@ -178,6 +178,6 @@ def _input_shape(model: nn.Module, size: InputSize | None) -> tuple[int, ...]:
     return (1, *sides)
 
 
-def _macs(counter: FlopCounterMode) -> int:
+def _macs(counter: Any) -> int:
     counts = counter.get_flop_counts().get("Global", {})
     return sum(flops for op, flops in counts.items() if op.__name__ in MAC_OPS) // 2

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
 
 from fastcnn import _backend
 
@@ -61,6 +60,7 @@ class Op:
     reference: Callable[..., Any]
     triton: str | None = None
     torch_rule: dict[str, str] = field(default_factory=dict)
+    flops: Callable[..., int] | None = None
 
     def where(self, key: str) -> str:
         part = _backend.cpu if key == "CPU" else _backend.cuda
@@ -116,11 +116,23 @@ def define(
         library.impl(name, run_triton, "CUDA")
 
     torch.library.register_fake(f"fastcnn::{name}", fake, lib=library)
-    op = Op(name, getattr(torch.ops.fastcnn, name).default, reference, triton, torch_rule or {})
-    if flops is not None:
-        register_flop_formula(getattr(torch.ops.fastcnn, name))(flops)
+    op = Op(name, getattr(torch.ops.fastcnn, name).default, reference, triton, torch_rule or {}, flops)
     ops[name] = op
     return op
+
+
+def flop_counter() -> Any:
+    """A silent :class:`torch.utils.flop_counter.FlopCounterMode`, taught the formulas of all ops.
+
+    Not taught on import: the counter's module imports Triton, or warns that it is missing.
+    """
+    from torch.utils.flop_counter import FlopCounterMode, flop_registry, register_flop_formula
+
+    for op in ops.values():
+        packet = getattr(torch.ops.fastcnn, op.name)
+        if op.flops is not None and packet not in flop_registry:
+            register_flop_formula(packet)(op.flops)
+    return FlopCounterMode(display=False)
 
 
 def autograd(op: Op, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
