@@ -17,7 +17,7 @@ USE_EVERY_OP = """
 import torch, fastcnn
 x = torch.randn(1, 4, 9, 9, requires_grad=True)
 fastcnn.ops.hardswish(x).sum().backward()
-fastcnn.ops.hardswish(torch.randn(1 << 15).half())
+fastcnn.ops.hardswish(torch.randn(1 << 20).half())
 fastcnn.ops.roi_align(x, torch.tensor([[0., 1, 1, 5, 5]]), 3).sum().backward()
 assert fastcnn.ops.nms(torch.tensor([[0., 0, 1, 1]] * 3), torch.rand(3), 0.5).numel() == 1
 print(fastcnn.report())

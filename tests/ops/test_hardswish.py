@@ -59,7 +59,7 @@ def test_in_place():
 
 @pytest.mark.parametrize(
     "dtype, elements, calls_torch",
-    [(torch.float32, 1 << 16, True), (torch.float16, 1 << 8, True), (torch.float16, 1 << 16, False)],
+    [(torch.float32, 1 << 20, True), (torch.float16, 1 << 8, True), (torch.float16, 1 << 20, False)],
 )
 def test_rule(monkeypatch, dtype, elements, calls_torch):
     calls = []
@@ -68,6 +68,9 @@ def test_rule(monkeypatch, dtype, elements, calls_torch):
     x = torch.randn(elements).to(dtype)
     torch.testing.assert_close(ops.hardswish(x), F.hardswish(x))
     assert bool(calls) == calls_torch
+    calls.clear()
+    ops.hardswish(x.requires_grad_())
+    assert calls, "PyTorch's, where a gradient is needed"
 
 
 def test_bad_input():
