@@ -67,7 +67,7 @@ Tensor nms_as(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
   std::vector<Box<T>> sorted(n);
   for (int64_t i = 0; i < n; ++i) sorted[i] = all[order[i]];
   // iou > threshold in double is iou > the largest T not above the threshold.
-  T threshold = T(iou_threshold);
+  T threshold = T(iou_threshold) + T(0);  // No -0, whose inverse is the other infinity.
   if (double(threshold) > iou_threshold) threshold = std::nextafter(threshold, -std::numeric_limits<T>::infinity());
   std::vector<int64_t> keep(n);
   const auto kernel = FASTCNN_SELECT(nms<T>);
@@ -79,6 +79,9 @@ Tensor nms_as(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
 }
 
 Tensor nms_cpu(const Tensor& boxes, const Tensor& scores, double iou_threshold) {
+  // fastcnn.ops says so better; who calls the op itself must not read past the end.
+  STD_TORCH_CHECK(boxes.dim() == 2 && boxes.size(1) == 4 && scores.dim() == 1 && scores.size(0) == boxes.size(0),
+                  "nms: expected boxes [N, 4] and scores [N]");
   return boxes.scalar_type() == ScalarType::Double ? nms_as<double>(boxes, scores, iou_threshold)
                                                    : nms_as<float>(boxes, scores, iou_threshold);
 }

@@ -94,6 +94,8 @@ template <typename A>
 Plans<A> make_plans(const char* op, const Tensor& rois, int64_t images, const RoiShape& shape, double spatial_scale,
                     int64_t sampling_ratio, bool aligned) {
   constexpr auto dtype = std::is_same_v<A, double> ? ScalarType::Double : ScalarType::Float;
+  // fastcnn.ops says so better; who calls the op itself must not read past the end.
+  STD_TORCH_CHECK(rois.dim() == 2 && rois.size(1) == 5, op, ": expected boxes [K, 5]");
   const Tensor boxes = contiguous_as(rois, dtype);
   const auto* data = static_cast<const A*>(boxes.const_data_ptr());
   const int64_t count = boxes.size(0);
@@ -108,7 +110,7 @@ Plans<A> make_plans(const char* op, const Tensor& rois, int64_t images, const Ro
     }
   }
   Plans<A> plans{std::vector<OwnedPlan<A>>(count), std::vector<RoiPlan<A>>(count), {}, {}};
-  const int ratio = int(std::min<int64_t>(sampling_ratio, kMaxRoiGrid));
+  const int ratio = int(std::clamp<int64_t>(sampling_ratio, 0, kMaxRoiGrid));
   torch::stable::parallel_for(0, count, 64, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) {
       plans.owned[k] = OwnedPlan<A>(data + 5 * k, shape, A(spatial_scale), ratio, aligned);
