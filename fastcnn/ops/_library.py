@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch.autograd import forward_ad
 
 from fastcnn import _backend
 
@@ -147,6 +148,9 @@ def call(op: Op, *args: Any) -> Any:
     # In this order: the compiler cannot trace a question about inference mode.
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return op.call(*args)
+    if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
+        # Kernels have no forward-mode rule and would drop tangents without a word; the reference carries them.
+        return op.reference(*args)
     if torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args):
         return op.call(*args)
     with torch._C._AutoDispatchBelowAutograd():

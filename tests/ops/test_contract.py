@@ -193,6 +193,23 @@ def test_deterministic(spec, case):
         assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
 
 
+@pytest.mark.parametrize("spec, case", [p for p in FIRST if p.values[0].differentiable])
+def test_function_transforms(spec, case):
+    x, *rest = arguments(case, torch.float64)
+
+    def call(t):
+        return spec.function(t, *rest, **case.kwargs)
+
+    _, tangent = torch.func.jvp(call, (x,), (torch.ones_like(x),))
+    with torch.autograd.forward_ad.dual_level():
+        dual = call(torch.autograd.forward_ad.make_dual(x, torch.ones_like(x)))
+        assert torch.equal(torch.autograd.forward_ad.unpack_dual(dual).tangent, tangent)
+    leaf = x.clone().requires_grad_()
+    (grad,) = torch.autograd.grad(call(leaf).sum(), leaf)
+    torch.testing.assert_close(tangent.sum(), grad.sum())
+    torch.testing.assert_close(torch.func.grad(lambda t: call(t).sum())(x), grad)
+
+
 @pytest.mark.parametrize("spec, case", CASES)
 def test_meta(spec, case):
     args = arguments(case, torch.float32)
