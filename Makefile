@@ -5,7 +5,7 @@ TORCH  ?= torch==2.13.0
 RUN    := $(VENV)/bin/python
 export PYTEST_ADDOPTS ?=
 
-.PHONY: demo test test-slow lint format bench cuda-check gpu-check wheel clean
+.PHONY: demo test test-slow lint format bench cuda-check gpu-check wheel clean FORCE
 
 demo: $(VENV)/native  ## the main job: three ops and two networks on a photograph, against PyTorch
 	$(RUN) -m fastcnn bench --quick
@@ -42,8 +42,12 @@ wheel: $(VENV)/env
 clean:
 	rm -rf build dist $(VENV) fastcnn/*.so fastcnn.egg-info
 
+# Rewritten only when TORCH is another than that of the last run, so that asking for one has an effect.
+$(VENV)/torch: FORCE
+	@mkdir -p $(VENV); echo "$(TORCH)" | cmp -s - $@ || echo "$(TORCH)" > $@
+
 # torch first and on its own: a build that did not find it would leave the compiled kernels out.
-$(VENV)/env: pyproject.toml
+$(VENV)/env: pyproject.toml $(VENV)/torch
 	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --upgrade "pip>=24" "setuptools>=77,<82" wheel
 	$(RUN) -m pip install --quiet "$(TORCH)"

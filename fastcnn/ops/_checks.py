@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -27,11 +28,11 @@ def same_device(op: str, **arguments: Tensor) -> None:
 
 def number(op: str, **arguments: Any) -> None:
     for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
+        if isinstance(value, bool) or not isinstance(value, (Real, torch.SymInt, torch.SymFloat)):
             raise TypeError(f"{op}: expected {name} to be a number, got {type(value).__name__} {value!r}")
 
 
 def integer(op: str, **arguments: Any) -> None:
     for name, value in arguments.items():
-        if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        if isinstance(value, bool) or not isinstance(value, (Integral, torch.SymInt)):
             raise TypeError(f"{op}: expected {name} to be an int, got {type(value).__name__} {value!r}")

@@ -141,6 +141,11 @@ def autograd(op: Op, backward: Callable[..., Any], setup_context: Callable[..., 
     torch.library.register_autograd(f"fastcnn::{op.name}", backward, setup_context=setup_context, lib=library)
 
 
+def _only_vmap() -> bool:
+    vmap = torch._C._functorch.TransformType.Vmap
+    return forward_ad._current_level < 0 and all(t.key() == vmap for t in torch._C._functorch.get_interpreter_stack())
+
+
 def call(op: Op, *args: Any) -> Any:
     """Calls the op: its reference in :func:`reference_mode`, without autograd's bookkeeping where nothing needs it."""
     if mode.name == "reference":
@@ -149,8 +154,9 @@ def call(op: Op, *args: Any) -> Any:
     if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
         return op.call(*args)
     if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
-        # Kernels have no forward-mode rule and would drop tangents without a word; the reference carries them.
-        return op.reference(*args)
+        # Kernels have no forward-mode rule and would drop tangents without a word; the reference carries them. vmap can
+        # loop over a kernel; whether the tensor it wraps needs a gradient, only the dispatcher can see.
+        return op.call(*args) if _only_vmap() else op.reference(*args)
     if torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args):
         return op.call(*args)
     with torch._C._AutoDispatchBelowAutograd():

@@ -30,6 +30,8 @@ def rois_of(op: str, boxes: Tensor | Sequence[Tensor], input: Tensor) -> Tensor:
             _checks.floating(op, **{f"boxes[{i}]": b})
             if b.dim() != 2 or b.size(1) != 4:
                 raise ValueError(f"{op}: expected boxes[{i}] of shape [L, 4], got {list(b.shape)}")
+            if b.device != input.device:
+                _checks.same_device(op, input=input, **{f"boxes[{i}]": b})
         rois = convert_boxes_to_rois(boxes) if boxes else input.new_zeros(0, 5)
     else:
         raise TypeError(f"{op}: expected boxes to be a tensor or a list of tensors, got {type(boxes).__name__}")

@@ -33,7 +33,11 @@ def hardswish(input: Tensor, inplace: bool = False) -> Tensor:
     ``fastcnn.report()``.
     """
     if _mode.name == "auto" and (inplace or _torch_is_as_fast(input)):
-        return _torch_in_place(input) if inplace else _torch(input)
+        try:
+            return _torch_in_place(input) if inplace else _torch(input)
+        except (NotImplementedError, TypeError):
+            _checks.floating("hardswish", input=input)
+            raise
     _checks.floating("hardswish", input=input)
     if inplace:
         return input.copy_(_library.call(_op, input))

@@ -12,6 +12,8 @@ from torch._prims_common import suggest_memory_format
 from fastcnn.ops import _checks, _library
 from fastcnn.ops.boxes import rois_of
 
+_MAX_GRID = 1 << 20  # As kMaxRoiGrid of the kernels; a box with more samples than this to an axis of a bin gives zeros.
+
 
 def roi_align(
     input: Tensor,
@@ -52,6 +54,9 @@ def roi_align(
         _checks.number("roi_align", spatial_scale=spatial_scale)
     if type(sampling_ratio) is not int:
         _checks.integer("roi_align", sampling_ratio=sampling_ratio)
+        sampling_ratio = int(sampling_ratio)
+    if sampling_ratio > _MAX_GRID:
+        raise ValueError(f"roi_align: expected a sampling_ratio of at most 2**20, got {sampling_ratio}")
     if not isinstance(aligned, bool):
         raise TypeError(f"roi_align: expected aligned to be a bool, got {type(aligned).__name__} {aligned!r}")
     height, width = _output_size(output_size)
@@ -59,7 +64,7 @@ def roi_align(
     if rois.size(0) and not (input.size(2) and input.size(3)):
         raise ValueError(f"roi_align: expected a feature map with pixels, got shape {tuple(input.shape)}")
     try:
-        return _library.call(_op, input, rois, float(spatial_scale), height, width, sampling_ratio, aligned)
+        return _library.call(_op, input, rois, float(spatial_scale), height, width, max(sampling_ratio, -1), aligned)
     except RuntimeError as error:
         if str(error).startswith("roi_align: box"):
             raise ValueError(str(error).splitlines()[0]) from None
@@ -67,14 +72,15 @@ def roi_align(
 
 
 def _output_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else tuple(size)
+    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(pair) != 2:
         raise ValueError(f"roi_align: expected output_size of one or two numbers, got {size!r}")
     if type(pair[0]) is not int or type(pair[1]) is not int:
         _checks.integer("roi_align", output_height=pair[0], output_width=pair[1])
+        pair = tuple(n if isinstance(n, torch.SymInt) else int(n) for n in pair)
     if pair[0] < 1 or pair[1] < 1:
         raise ValueError(f"roi_align: expected a positive output_size, got {size!r}")
-    if pair[0] * pair[1] > 1 << 20:
+    if pair[0] * pair[1] > _MAX_GRID:
         raise ValueError(f"roi_align: expected at most 2**20 bins, got output_size {size!r}")
     return pair  # type: ignore[return-value]
 
@@ -114,7 +120,7 @@ def _axis(begin: Tensor, end: Tensor, bins: int, size: int, scale: float, ratio:
     if not aligned and length < 1:
         length = torch.ones_like(length)
     step = length / bins
-    grid = ratio if ratio > 0 else int(step.ceil()) if 0 < step <= 1 << 20 else 0
+    grid = ratio if ratio > 0 else int(step.ceil()) if 0 < step <= _MAX_GRID else 0
     bin_of = torch.arange(bins, device=begin.device).repeat_interleave(grid)
     sample = torch.arange(grid, device=begin.device, dtype=begin.dtype).repeat(bins)
     at = start + bin_of.to(begin.dtype) * step + (sample + 0.5) * step / max(grid, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 
@@ -208,6 +210,26 @@ def test_function_transforms(spec, case):
     (grad,) = torch.autograd.grad(call(leaf).sum(), leaf)
     torch.testing.assert_close(tangent.sum(), grad.sum())
     torch.testing.assert_close(torch.func.grad(lambda t: call(t).sum())(x), grad)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("spec, case", [p for p in FIRST if p.values[0].differentiable])
+def test_vmap(spec, case):
+    x, *rest = arguments(case, torch.float32)
+    stack = torch.stack([x, 2 * x]).requires_grad_()
+
+    def call(t):
+        return spec.function(t, *rest, **case.kwargs)
+
+    out = torch.vmap(call)(stack)
+    assert torch.equal(out, torch.stack([call(t) for t in stack]))
+    (grad,) = torch.autograd.grad(out.sum(), stack)
+    (each,) = torch.autograd.grad(call(x.requires_grad_()).sum(), x)
+    torch.testing.assert_close(grad[0], each)
+    # A tangent is carried or refused, never dropped.
+    with contextlib.suppress(RuntimeError):
+        _, tangent = torch.func.jvp(torch.vmap(call), (stack.detach(),), (torch.ones_like(stack),))
+        torch.testing.assert_close(tangent.sum(), grad.sum())
 
 
 @pytest.mark.parametrize("spec, case", CASES)

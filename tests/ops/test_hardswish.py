@@ -1,5 +1,6 @@
 """What the contract suite does not say of h-swish: special values, PyTorch's own results, when PyTorch is called."""
 
+import contextlib
 import importlib
 
 import pytest
@@ -73,8 +74,11 @@ def test_rule(monkeypatch, dtype, elements, calls_torch):
     assert calls, "PyTorch's, where a gradient is needed"
 
 
-def test_bad_input():
-    with _library.kernel_mode(), pytest.raises(TypeError, match=r"floating-point dtype, got torch\.int64"):
-        ops.hardswish(torch.arange(4))
-    with _library.kernel_mode(), pytest.raises(TypeError, match="expected input to be a tensor, got list"):
-        ops.hardswish([1.0])
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("mode", [contextlib.nullcontext, _library.kernel_mode, reference_mode])
+def test_bad_input(mode, inplace):
+    for dtype in (torch.int64, torch.bool, torch.complex64):
+        with mode(), pytest.raises(TypeError, match=rf"floating-point dtype, got {dtype}$"):
+            ops.hardswish(torch.ones(4).to(dtype), inplace)
+    with mode(), pytest.raises(TypeError, match="expected input to be a tensor, got list"):
+        ops.hardswish([1.0], inplace)

@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn import ops, reference_mode
+from fastcnn import _backend, ops, reference_mode
 from fastcnn.ops import _library
+from fastcnn.testing.specs import random_boxes
 
 MODES = [_library.kernel_mode, reference_mode]
 SQUARE = [0.0, 0.0, 10.0, 10.0]
@@ -60,6 +62,10 @@ class TestRules:
     def test_below_zero_disjoint_boxes_suppress_each_other(self, mode):
         assert keep([SQUARE, [50.0, 50, 60, 60], [math.nan] * 4], [0.9, 0.8, 0.7], -0.5) == [0, 2]
 
+    def test_minus_zero_is_zero(self, mode):
+        touching = [[0.0, 0, 10, 10], [9.0, 0, 19, 10], [10.0, 0, 20, 10]]
+        assert keep(touching, [0.9, 0.8, 0.7], -0.0) == keep(touching, [0.9, 0.8, 0.7], 0.0) == [0, 2]
+
     def test_a_nan_threshold_is_above_nothing(self, mode):
         assert keep([SQUARE, SQUARE], [0.9, 0.8], math.nan) == [0, 1]
 
@@ -109,6 +115,29 @@ def test_random_scenes(scene):
     with reference_mode():
         expected = ops.nms(*scene)
     assert torch.equal(ops.nms(*scene), expected)
+
+
+@pytest.mark.parametrize("threshold", [-0.0, 0.3])
+def test_a_few_wide_boxes_among_many(threshold):
+    generator = torch.Generator().manual_seed(0)
+    boxes, scores = random_boxes(5000, generator, largest=10.0), torch.rand(5000, generator=generator)
+    boxes[:50, 2:] += 500
+    with reference_mode():
+        expected = ops.nms(boxes, scores, threshold)
+    assert torch.equal(ops.nms(boxes, scores, threshold), expected)
+
+
+def test_numbers_of_numpy():
+    assert ops.nms(torch.tensor([SQUARE, SQUARE]), torch.tensor([0.1, 0.2]), np.float32(0.5)).tolist() == [1]
+
+
+@pytest.mark.skipif(not _backend.cpu.available, reason="the compiled kernels' own checks")
+@pytest.mark.parametrize(
+    "boxes, scores", [((3, 5), (3,)), ((3, 4), (2,)), ((3, 4), (4,)), ((12,), (3,)), ((3, 4), (3, 1))]
+)
+def test_the_kernel_checks_what_it_is_called_with(boxes, scores):
+    with pytest.raises(RuntimeError):
+        torch.ops.fastcnn.nms(torch.zeros(boxes), torch.zeros(scores), 0.5)
 
 
 BOXES, SCORES = torch.zeros(3, 4), torch.zeros(3)

@@ -2,10 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
-from fastcnn import ops, reference_mode
+from fastcnn import _backend, ops, reference_mode
 from fastcnn.ops import _library
 
 MODES = [_library.kernel_mode, reference_mode]
@@ -125,6 +126,34 @@ def test_boxes_get_no_gradient():
     assert x.grad is not None and boxes.grad is None
 
 
+@pytest.mark.parametrize("ratio", [0, -1, -(2**32) + 5, -(2**70)])
+@pytest.mark.parametrize("mode", MODES)
+def test_any_ratio_below_one_is_adaptive(mode, ratio):
+    box = rois((0.2, 0.7, 3.4, 3.9))
+    with mode():
+        assert torch.equal(ops.roi_align(RAMP, box, 2, sampling_ratio=ratio), ops.roi_align(RAMP, box, 2))
+    if ratio >= -(2**63):
+        raw = torch.ops.fastcnn.roi_align(RAMP, box, 1.0, 2, 2, ratio, False)
+        assert torch.equal(raw, ops.roi_align(RAMP, box, 2))
+
+
+def test_numbers_of_numpy():
+    box = rois((0.2, 0.7, 3.4, 3.9))
+    ours = ops.roi_align(RAMP, box, (np.int64(2), np.int32(3)), np.float32(0.5), np.int64(2))
+    assert torch.equal(ours, ops.roi_align(RAMP, box, (2, 3), 0.5, 2))
+
+
+@pytest.mark.skipif(not _backend.cpu.available, reason="the compiled kernels' own checks")
+@pytest.mark.parametrize("width", [0, 4, 6])
+def test_the_kernel_checks_what_it_is_called_with(width):
+    with pytest.raises(RuntimeError, match="5"):
+        torch.ops.fastcnn.roi_align(RAMP, torch.zeros(3, width), 1.0, 2, 2, 2, False)
+    with pytest.raises(RuntimeError, match="5"):
+        torch.ops.fastcnn.roi_align_backward(
+            torch.zeros(3, 1, 2, 2), torch.zeros(3, width), 1.0, 2, False, [1, 1, 4, 4], False
+        )
+
+
 X, BOXES = torch.zeros(2, 3, 8, 8), torch.tensor([[0.0, 1, 1, 4, 4]])
 BAD = {
     "rank": ((X[0], BOXES, 2), {}, ValueError, r"expected input with 4 dimensions, got shape \(3, 8, 8\)"),
@@ -142,6 +171,12 @@ BAD = {
     "int boxes": ((X, BOXES.int(), 2), {}, TypeError, r"boxes of a floating-point dtype, got torch\.int32"),
     "not a tensor": ((None, BOXES, 2), {}, TypeError, "expected input to be a tensor, got NoneType"),
     "devices": ((X, BOXES.to("meta"), 2), {}, ValueError, "input on cpu, boxes on meta"),
+    "devices of a list": (
+        (X, [BOXES[:, 1:], BOXES[:, 1:].to("meta")], 2),
+        {},
+        ValueError,
+        r"input on cpu, boxes\[1\] on meta",
+    ),
     "index too high": (
         (X, BOXES + 2, 2),
         {},
@@ -158,12 +193,20 @@ BAD = {
     "size 0": ((X, BOXES, 0), {}, ValueError, "positive output_size, got 0"),
     "size too large": ((X, BOXES, 2000), {}, ValueError, r"at most 2\*\*20 bins, got output_size 2000"),
     "size of 3": ((X, BOXES, (1, 2, 3)), {}, ValueError, r"one or two numbers, got \(1, 2, 3\)"),
+    "size none": ((X, BOXES, None), {}, TypeError, "output_height to be an int, got NoneType None"),
+    "size one float": ((X, BOXES, 7.0), {}, TypeError, "output_height to be an int, got float 7.0"),
     "size float": ((X, BOXES, (2.0, 2)), {}, TypeError, "output_height to be an int, got float 2.0"),
     "ratio": (
         (X, BOXES, 2),
         {"sampling_ratio": 1.5},
         TypeError,
         "sampling_ratio to be an int, got float 1.5",
+    ),
+    "large ratio": (
+        (X, BOXES, 2),
+        {"sampling_ratio": 2**70},
+        ValueError,
+        r"at most 2\*\*20, got 1180591620717411303424",
     ),
     "scale": ((X, BOXES, 2), {"spatial_scale": "1"}, TypeError, "spatial_scale to be a number, got str '1'"),
     "aligned": ((X, BOXES, 2), {"aligned": 1}, TypeError, "aligned to be a bool, got int 1"),
