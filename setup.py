@@ -12,6 +12,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 from typing import ClassVar
@@ -99,23 +100,41 @@ def compile_cuda(source: str, output: str, extra: list[str]) -> None:
 
 
 class BuildKernels(build_ext):
+    """Compiles every kernel for every level, several at once, and only what changed since the last build."""
+
     def build_extension(self, ext):
-        os.makedirs(self.build_temp, exist_ok=True)
-        if ext.name == "fastcnn._C":
+        cpu = ext.name == "fastcnn._C"
+        jobs = [(source, "glue", []) for source in ext.sources]
+        if cpu:
             for isa, flags in ISA_FLAGS.items():
-                for kernel in KERNELS:
-                    ext.extra_objects += self.compiler.compile(
-                        [kernel],
-                        output_dir=os.path.join(self.build_temp, isa),
-                        macros=[*MACROS, ("FASTCNN_ISA", isa)],
-                        extra_postargs=[*CXX_FLAGS, *flags, *KERNEL_FLAGS.get(kernel, [])],
-                        depends=ext.depends,
-                    )
-        for source in CUDA_SOURCES if ext.name == "fastcnn._C_cuda" else ():
+                define = f"-DFASTCNN_ISA={isa}"
+                jobs += [(kernel, isa, [define, *flags, *KERNEL_FLAGS.get(kernel, [])]) for kernel in KERNELS]
+        ext.sources = []
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ext.extra_objects += pool.map(lambda job: self.compile_one(*job), jobs)
+        for source in () if cpu else CUDA_SOURCES:
             compiled = os.path.join(self.build_temp, Path(source).stem + ".o")
             compile_cuda(source, compiled, [])
             ext.extra_objects.append(compiled)
         super().build_extension(ext)
+
+    def compile_one(self, source: str, directory: str, flags: list[str]) -> str:
+        output = Path(self.build_temp, directory)
+        compiled = output / source.replace(".cpp", ".o")
+        if not up_to_date(compiled):
+            flags = [*CXX_FLAGS, "-MMD", *flags]
+            self.compiler.compile([source], str(output), macros=MACROS, include_dirs=INCLUDE_DIRS, extra_postargs=flags)
+        return str(compiled)
+
+
+def up_to_date(compiled: Path) -> bool:
+    """Whether the object is newer than this file and all that the compiler noted to have read for it."""
+    noted = compiled.with_suffix(".d")
+    if not (compiled.exists() and noted.exists()):
+        return False
+    read = noted.read_text().replace("\\\n", " ").split()[1:]
+    built = compiled.stat().st_mtime
+    return all(os.path.exists(f) and os.path.getmtime(f) < built for f in ("setup.py", *read))
 
 
 class CudaCheck(Command):

@@ -58,7 +58,9 @@ def test_one_op_has_one_name():
         assert name in _library.ops
         assert (ROOT / f"fastcnn/ops/{name}.py").exists()
         assert (ROOT / f"csrc/{name}/{name}_cpu.cpp").exists()
-        assert (ROOT / f"csrc/{name}/{name}_cuda.cu").exists() or (ROOT / f"kernels/{name}.py").exists()
+        op = _library.ops[name]
+        assert op.cuda == (ROOT / f"csrc/{name}/{name}_cuda.cu").exists()
+        assert not op.triton or (ROOT / f"kernels/{op.triton}.py").exists()
 
 
 def test_every_public_function_is_documented():

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from fastcnn import _backend
@@ -60,19 +61,21 @@ class Op:
     call: Any
     reference: Callable[..., Any]
     triton: str | None = None
+    cuda: bool = False
     torch_rule: dict[str, str] = field(default_factory=dict)
     flops: Callable[..., int] | None = None
 
     def where(self, key: str) -> str:
         part = _backend.cpu if key == "CPU" else _backend.cuda
-        if key == "CUDA" and self.triton:
-            text = "Triton" if _backend.triton.available else "PyTorch reference"
+        if key == "CUDA" and not self.cuda:
+            text = "Triton" if self.triton and _backend.triton.available else "PyTorch reference"
         else:
             text = part.detail if part.available else "PyTorch reference"
         return f"{text}; {self.torch_rule[key]}" if key in self.torch_rule else text
 
 
 ops: dict[str, Op] = {}
+_eager: dict[str, Callable[..., Any]] = {}  # By name, autograd without the detours that only transforms need.
 
 
 def define(
@@ -81,6 +84,7 @@ def define(
     reference: Callable[..., Any],
     fake: Callable[..., Any],
     triton: str | None = None,
+    cuda: bool = False,
     torch_rule: dict[str, str] | None = None,
     flops: Callable[..., int] | None = None,
 ) -> Op:
@@ -91,6 +95,7 @@ def define(
         reference: the op in plain PyTorch, differentiable where the op is; runs wherever no kernel does.
         fake: shapes, dtypes and strides of the result, the strides those of the real one.
         triton: module of ``fastcnn.kernels`` whose function of the op's name runs CUDA tensors.
+        cuda: whether the compiled CUDA library has a kernel.
         torch_rule: per dispatch key, when the public function calls PyTorch instead.
         flops: floating-point operations from the shapes of the arguments, for torch's ``FlopCounterMode``.
     """
@@ -98,8 +103,9 @@ def define(
     library.define(schema)
 
     def run_reference(*args: Any) -> Any:
-        device = next(a.device.type for a in args if isinstance(a, torch.Tensor))
-        part = {"cpu": _backend.cpu, "cuda": _backend.triton if triton else _backend.cuda}.get(device)
+        device = next(a.device.type for a in args if isinstance(a, Tensor))
+        gpu = _backend.triton if triton else _backend.cuda if cuda else None
+        part = {"cpu": _backend.cpu, "cuda": gpu}.get(device)
         _backend.note_fallback(f"fastcnn.{name}", device, part.detail if part else "no kernel for this device")
         return reference(*args)
 
@@ -117,7 +123,7 @@ def define(
         library.impl(name, run_triton, "CUDA")
 
     torch.library.register_fake(f"fastcnn::{name}", fake, lib=library)
-    op = Op(name, getattr(torch.ops.fastcnn, name).default, reference, triton, torch_rule or {}, flops)
+    op = Op(name, getattr(torch.ops.fastcnn, name).default, reference, triton, cuda, torch_rule or {}, flops)
     ops[name] = op
     return op
 
@@ -137,8 +143,45 @@ def flop_counter() -> Any:
 
 
 def autograd(op: Op, backward: Callable[..., Any], setup_context: Callable[..., None]) -> None:
-    """Wires the gradient of `op`: the same one in eager mode, under ``torch.compile`` and for ``torch.export``."""
+    """Wires the gradient of `op`: the same one in eager mode, under ``torch.compile`` and for ``torch.export``.
+
+    Args:
+        backward: ``(ctx, *grads)`` gives a gradient or None for every argument; kernels by :func:`call_backward`.
+        setup_context: ``(ctx, inputs, output)`` saves what `backward` needs.
+    """
     torch.library.register_autograd(f"fastcnn::{op.name}", backward, setup_context=setup_context, lib=library)
+
+    def forward(ctx: Any, *args: Any) -> Any:
+        with torch._C._AutoDispatchBelowAutograd():
+            output = op.call(*args)
+        setup_context(ctx, args, output)
+        return output
+
+    # The same two functions without what torch.library wraps around them, half of what a small call costs.
+    members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
+    function: Any = type(f"{op.name}_function", (torch.autograd.Function,), members)
+    _eager[op.name] = function.apply
+
+
+def call_backward(op: Op, *args: Any) -> Any:
+    """Calls, in a backward pass, the op that computes it; twice differentiable where the op is."""
+    if torch.is_grad_enabled():
+        return op.call(*args)
+    with torch._C._AutoDispatchBelowAutograd():
+        return op.call(*args)
+
+
+def autocast(*tensors: Tensor | None, dtype: torch.dtype | None = None) -> tuple[Tensor | None, ...]:
+    """Under autocast, floating tensors in its dtype, as it casts what a convolution gets; else as they are.
+
+    A `dtype` is that of ops which autocast runs in it, as losses in float32.
+    """
+    device = next(t for t in tensors if t is not None).device.type
+    if not torch.is_autocast_enabled(device):
+        return tensors
+    dtype = dtype or torch.get_autocast_dtype(device)
+    castable = (torch.float32, torch.float16, torch.bfloat16)
+    return tuple(t.to(dtype) if t is not None and t.dtype in castable else t for t in tensors)
 
 
 def _only_vmap() -> bool:
@@ -157,7 +200,7 @@ def call(op: Op, *args: Any) -> Any:
         # Kernels have no forward-mode rule and would drop tangents without a word; the reference carries them. vmap can
         # loop over a kernel; whether the tensor it wraps needs a gradient, only the dispatcher can see.
         return op.call(*args) if _only_vmap() else op.reference(*args)
-    if torch.is_grad_enabled() and any(isinstance(a, torch.Tensor) and a.requires_grad for a in args):
-        return op.call(*args)
+    if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args):
+        return _eager[op.name](*args) if op.name in _eager else op.call(*args)
     with torch._C._AutoDispatchBelowAutograd():
         return op.call(*args)

@@ -92,7 +92,7 @@ def _setup_context(ctx, inputs, output):
 
 
 def _backward(ctx, grad):
-    return _backward_op.call(grad, ctx.saved_tensors[0])
+    return _library.call_backward(_backward_op, grad, ctx.saved_tensors[0])
 
 
 _library.autograd(_op, _backward, _setup_context)

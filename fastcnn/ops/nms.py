@@ -72,5 +72,6 @@ _op = _library.define(
     "nms(Tensor boxes, Tensor scores, float iou_threshold) -> Tensor",
     reference=_reference,
     fake=_fake,
+    cuda=True,
     flops=lambda boxes, scores, iou_threshold, **_: 0,
 )

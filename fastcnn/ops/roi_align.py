@@ -192,6 +192,7 @@ _op = _library.define(
     "int sampling_ratio, bool aligned) -> Tensor",
     reference=_reference,
     fake=_fake,
+    cuda=True,
     flops=lambda input, rois, scale, height, width, ratio, aligned, *, out_shape=None, **_: (
         8 * rois[0] * input[1] * height * width * max(ratio, 1) ** 2
     ),
@@ -201,6 +202,7 @@ _backward_op = _library.define(
     "SymInt[] input_size, bool channels_last) -> Tensor",
     reference=_reference_backward,
     fake=_fake_backward,
+    cuda=True,
 )
 
 
@@ -212,7 +214,7 @@ def _setup_context(ctx, inputs, output):
 
 def _backward(ctx, grad):
     (rois,) = ctx.saved_tensors
-    return _backward_op.call(grad, rois, *ctx.args), None, None, None, None, None, None
+    return _library.call_backward(_backward_op, grad, rois, *ctx.args), None, None, None, None, None, None
 
 
 def _setup_backward_context(ctx, inputs, output):
@@ -224,7 +226,7 @@ def _setup_backward_context(ctx, inputs, output):
 def _double_backward(ctx, grad):
     # RoI align is linear in its input, so the adjoint of the adjoint is the op itself.
     (rois,) = ctx.saved_tensors
-    return _op.call(grad, rois, *ctx.args), None, None, None, None, None, None
+    return _library.call_backward(_op, grad, rois, *ctx.args), None, None, None, None, None, None
 
 
 _library.autograd(_op, _backward, _setup_context)

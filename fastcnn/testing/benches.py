@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from fastcnn.models import list_models
-from fastcnn.testing.specs import SPECS, OpSpec
+from fastcnn.testing.spec import OpSpec
+from fastcnn.testing.specs import SPECS
 
 FORWARD, BACKWARD = "forward", "forward+backward"
 DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
@@ -47,7 +48,7 @@ class Prepared:
     Attributes:
         calls: by name; ``fastcnn`` is ours.
         missing: rivals that do not run here, with the reason.
-        notes: what else is worth recording: ``bytes`` that the call must move, top-5 indices.
+        notes: what else is worth recording: ``bytes`` and ``flops`` of the call, top-5 indices.
         context: what to time within.
     """
 
@@ -66,7 +67,7 @@ def _op_benches(device: str) -> Iterable[Bench]:
     for spec in SPECS.values():
         dtypes = ("float32",) if spec.exact else ("float32", "bfloat16", "float16")
         layouts = tuple(LAYOUTS) if _takes_images(spec) else ("",)
-        directions = (FORWARD, BACKWARD) if spec.differentiable else (FORWARD,)
+        directions = (FORWARD, BACKWARD) if spec.gradients else (FORWARD,)
         for case, dtype, layout, direction in itertools.product(spec.layers, dtypes, layouts, directions):
             yield Bench("op", spec.name, case.name, dtype, layout, direction, device)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fastcnn import ops, reference_mode
-from fastcnn.testing.specs import random_boxes, random_rois
+from fastcnn.testing.spec import random_boxes, random_rois
 
 HERE = Path(__file__).parent
 DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}

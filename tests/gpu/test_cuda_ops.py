@@ -6,7 +6,7 @@ import torch
 import fastcnn
 from fastcnn import ops
 from fastcnn.testing.compare import assert_close_to
-from fastcnn.testing.specs import random_boxes, random_rois
+from fastcnn.testing.spec import random_boxes, random_rois
 
 pytestmark = [
     pytest.mark.gpu,

@@ -9,12 +9,14 @@ import torch
 
 from fastcnn.ops import _library
 from fastcnn.testing.compare import assert_close_to
-from fastcnn.testing.specs import SPECS, Case, OpSpec
+from fastcnn.testing.spec import Case, OpSpec, outputs
+from fastcnn.testing.specs import SPECS
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 CASES = [pytest.param(spec, case, id=f"{spec.name}-{case.name}") for spec in SPECS.values() for case in spec.cases]
 FIRST = [pytest.param(spec, spec.cases[0], id=spec.name) for spec in SPECS.values()]
-DIFFERENTIABLE = [p for p in CASES if p.values[0].differentiable]
+DIFFERENTIABLE = [p for p in CASES if p.values[0].gradients]
+FIRST_DIFFERENTIABLE = [p for p in FIRST if p.values[0].gradients]
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
@@ -33,19 +35,39 @@ def widened(args):
     return tuple(a.double() if isinstance(a, torch.Tensor) and a.is_floating_point() else a for a in args)
 
 
-def expected(spec: OpSpec, case: Case, args, dtype: torch.dtype) -> torch.Tensor:
+def leaves(spec: OpSpec, args):
+    """The arguments with those that get a gradient as leaves, and these alone."""
+    args = [
+        a.detach().clone(memory_format=torch.preserve_format).requires_grad_()
+        if i in spec.gradients and isinstance(a, torch.Tensor)
+        else a
+        for i, a in enumerate(args)
+    ]
+    return args, [args[i] for i in spec.gradients if isinstance(args[i], torch.Tensor)]
+
+
+def floating(result) -> list[torch.Tensor]:
+    return [t for t in outputs(result) if t.is_floating_point()]
+
+
+def expected(spec: OpSpec, case: Case, args):
     """In float64, on the same inputs; what an op computes of integers or compares exactly, in the dtype it uses."""
     if spec.exact:
         return spec.reference(*args, **case.kwargs)
     return spec.reference(*widened(args), **case.kwargs)
 
 
-def check(spec: OpSpec, actual: torch.Tensor, exact: torch.Tensor) -> None:
+def assert_equal(actual, wanted) -> None:
+    for a, b in zip(outputs(actual), outputs(wanted), strict=True):
+        assert torch.equal(a, b)
+
+
+def check(spec: OpSpec, actual, exact) -> None:
     if spec.exact:
-        assert torch.equal(actual, exact)
-    else:
+        return assert_equal(actual, exact)
+    for a, b in zip(outputs(actual), outputs(exact), strict=True):
         # Coordinates are float32: on these maps, of up to 40 pixels, they are rounded by up to 4e-6.
-        assert_close_to(actual.cpu(), exact.cpu(), reduction=spec.reduction)
+        assert_close_to(a.cpu(), b.cpu(), reduction=spec.reduction)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -54,17 +76,18 @@ def check(spec: OpSpec, actual: torch.Tensor, exact: torch.Tensor) -> None:
 def test_values(spec, case, dtype, device):
     args = arguments(case, dtype, device)
     actual = spec.function(*args, **case.kwargs)
-    check(spec, actual, expected(spec, case, args, dtype))
-    assert spec.exact or actual.dtype == dtype
+    check(spec, actual, expected(spec, case, args))
+    assert spec.exact or outputs(actual)[0].dtype == dtype
 
 
 def layouts(x: torch.Tensor):
     """The same values in other layouts: as a slice of a larger tensor, every other element, channels_last, expanded."""
-    padded = torch.full([n + 3 for n in x.shape], float("nan"), dtype=x.dtype)
+    fill = float("nan") if x.is_floating_point() else True if x.dtype == torch.bool else torch.iinfo(x.dtype).max
+    padded = torch.full([n + 3 for n in x.shape], fill, dtype=x.dtype)
     inner = padded[tuple(slice(1, n + 1) for n in x.shape)]
     inner.copy_(x)
     yield "slice", inner
-    strided = torch.full([*x.shape[:-1], 2 * x.shape[-1]], float("nan"), dtype=x.dtype)[..., ::2]
+    strided = torch.full([*x.shape[:-1], 2 * x.shape[-1]], fill, dtype=x.dtype)[..., ::2]
     strided.copy_(x)
     yield "strided", strided
     yield "transposed", x.transpose(0, -1).contiguous().transpose(0, -1)
@@ -78,18 +101,25 @@ def test_layouts(spec, case):
     if args[0].dim() == 0:
         pytest.skip("a scalar has one layout")
     usual = spec.function(*args, **case.kwargs)
-    for name, x in layouts(args[0]):
-        actual = spec.function(x, *args[1:], **case.kwargs)
-        torch.testing.assert_close(actual, usual, msg=lambda text, name=name: f"{name}: {text}")
-        if (
-            name == "channels_last" and x.shape[0] and min(x.shape[1:]) > 1
-        ):  # Else both formats describe the same memory.
-            assert actual.is_contiguous(memory_format=torch.channels_last), "channels_last was not kept"
-    expanded = args[0][:1].expand(args[0].shape) if args[0].shape[0] else args[0]
-    torch.testing.assert_close(
-        spec.function(expanded, *args[1:], **case.kwargs),
-        spec.function(expanded.contiguous(), *args[1:], **case.kwargs),
-    )
+
+    def call(i, x):
+        return spec.function(*args[:i], x, *args[i + 1 :], **case.kwargs)
+
+    for i, argument in enumerate(args):
+        if not isinstance(argument, torch.Tensor) or argument.dim() == 0:
+            continue
+        for name, x in layouts(argument):
+            for actual, wanted in zip(outputs(call(i, x)), outputs(usual), strict=True):
+                torch.testing.assert_close(
+                    actual, wanted, check_stride=False, msg=lambda text, what=(i, name): f"{what}: {text}"
+                )
+                # Else both formats describe the same memory.
+                distinct = actual.dim() == 4 and actual.shape[0] and min(actual.shape[1:]) > 1
+                if i == 0 and name == "channels_last" and distinct and min(x.shape[1:]) > 1:
+                    assert actual.is_contiguous(memory_format=torch.channels_last), "channels_last was not kept"
+        expanded = argument[:1].expand(argument.shape) if argument.shape[0] else argument
+        for actual, wanted in zip(outputs(call(i, expanded)), outputs(call(i, expanded.contiguous())), strict=True):
+            torch.testing.assert_close(actual, wanted, check_stride=False)
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -98,57 +128,80 @@ def test_layouts(spec, case):
 @pytest.mark.parametrize("spec, case", DIFFERENTIABLE)
 def test_gradients(spec, case, dtype, layout, device):
     args = arguments(case, dtype, device)
-    x = args[0]
-    if x.dim() == 4:
-        x = x.contiguous(memory_format=layout)
-    x = x.detach().requires_grad_()
-    wide = x.detach().double().requires_grad_()
-    out = spec.function(x, *args[1:], **case.kwargs)
-    exact = spec.reference(wide, *widened(args[1:]), **case.kwargs)
-    cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(device, dtype)
-    (grad,) = torch.autograd.grad(out, x, cotangent)
-    (exact_grad,) = torch.autograd.grad(exact, wide, cotangent.double())
-    # Each pixel sums over all boxes that see it, and each box over its bins.
-    terms = spec.reduction * max(1, out.numel() // max(x.numel(), 1))
-    assert_close_to(grad.cpu(), exact_grad.cpu(), reduction=16 * terms, what="gradient")
-    assert grad.dtype == dtype
+    if args[0].dim() == 4:
+        args = (args[0].contiguous(memory_format=layout), *args[1:])
+    ours, inputs = leaves(spec, args)
+    wide, exact_inputs = leaves(spec, widened(args))
+    outs, exact = (floating(f(*a, **case.kwargs)) for f, a in ((spec.function, ours), (spec.reference, wide)))
+    generator = torch.Generator().manual_seed(1)
+    cotangents = [torch.randn(out.shape, generator=generator).to(device, dtype) for out in outs]
     # An expanded cotangent, as sum() sends, has strides of 0.
-    (ones,) = torch.autograd.grad(spec.function(x, *args[1:], **case.kwargs).sum(), x)
-    (exact_ones,) = torch.autograd.grad(spec.reference(wide, *widened(args[1:]), **case.kwargs).sum(), wide)
-    assert_close_to(ones.cpu(), exact_ones.cpu(), reduction=16 * terms, what="gradient of the sum")
+    ones = [torch.ones((), dtype=dtype, device=device).expand(out.shape) for out in outs]
+    for what, gs in (("gradient", cotangents), ("gradient of the sum", ones)):
+        grads = torch.autograd.grad(outs, inputs, gs, retain_graph=True)
+        exact_grads = torch.autograd.grad(exact, exact_inputs, [g.double() for g in gs], retain_graph=True)
+        for x, grad, exact_grad in zip(inputs, grads, exact_grads, strict=True):
+            # Each element sums over all results it goes into, and each of those over what it is made of.
+            terms = spec.reduction * max(1, sum(out.numel() for out in outs) // max(x.numel(), 1))
+            assert_close_to(grad.cpu(), exact_grad.cpu(), reduction=16 * terms, what=what)
+            assert grad.dtype == dtype
+
+
+@pytest.mark.parametrize("spec, case", DIFFERENTIABLE)
+def test_each_gradient_alone(spec, case):
+    """What only some of the inputs need is the same as when all do."""
+    args, inputs = leaves(spec, arguments(case, torch.float32))
+    outs = floating(spec.function(*args, **case.kwargs))
+    together = torch.autograd.grad(outs, inputs, [torch.ones_like(out) for out in outs])
+    for i, x in enumerate(inputs):
+        for other in inputs:
+            other.requires_grad_(other is x)
+        outs = floating(spec.function(*args, **case.kwargs))
+        (alone,) = torch.autograd.grad(outs, x, [torch.ones_like(out) for out in outs])
+        torch.testing.assert_close(alone, together[i])
 
 
 @pytest.mark.parametrize("spec, case", DIFFERENTIABLE)
 def test_gradcheck(spec, case):
-    args = arguments(case, torch.float64)
-    if case.name in ("knees", "large"):
-        pytest.skip("kinks, where numerical derivatives are wrong" if case.name == "knees" else "too large to perturb")
-    x = args[0].detach().requires_grad_()
+    if not case.gradcheck:
+        pytest.skip("kinks, where numerical derivatives are wrong, or too large to perturb")
+    args, inputs = leaves(spec, arguments(case, torch.float64))
+
+    def call(*xs):
+        left = iter(xs)
+        return spec.function(*(next(left) if any(a is x for x in inputs) else a for a in args), **case.kwargs)
+
     fast = {"fast_mode": True, "nondet_tol": 0.0}
-    assert torch.autograd.gradcheck(lambda t: spec.function(t, *args[1:], **case.kwargs), x, **fast)
+    assert torch.autograd.gradcheck(call, inputs, **fast)
     if spec.gradgrad:
-        assert torch.autograd.gradgradcheck(lambda t: spec.function(t, *args[1:], **case.kwargs), x, **fast)
+        assert torch.autograd.gradgradcheck(call, inputs, **fast)
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
 @pytest.mark.parametrize("spec, case", CASES)
 def test_opcheck(spec, case, layout):
-    args = arguments(case, torch.float32)
-    x = args[0].contiguous(memory_format=layout) if args[0].dim() == 4 else args[0]
-    overload, op_args = spec.overload(x.requires_grad_(spec.differentiable), *args[1:], **case.kwargs)
+    args, _ = leaves(spec, arguments(case, torch.float32))
+    if args[0].dim() == 4:
+        args[0] = args[0].detach().contiguous(memory_format=layout).requires_grad_(0 in spec.gradients)
+    overload, op_args = spec.overload(*args, **case.kwargs)
     torch.library.opcheck(overload, op_args)
 
 
 @pytest.mark.parametrize("spec, case", FIRST)
 def test_autocast(spec, case):
-    args = arguments(case, torch.float32)
-    usual = spec.function(*args, **case.kwargs)
+    wide, half = arguments(case, torch.float32), arguments(case, torch.bfloat16)
+    usual, rounded = (spec.function(*args, **case.kwargs) for args in (wide, half))
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(spec.function(*args, **case.kwargs), usual)
-        half = arguments(case, torch.bfloat16)
-        assert spec.function(*half, **case.kwargs).dtype == (
-            torch.bfloat16 if usual.is_floating_point() else usual.dtype
-        )
+        of_wide, of_half = (spec.function(*args, **case.kwargs) for args in (wide, half))
+    if spec.autocast == "keep":
+        assert_equal(of_wide, usual)
+        assert_equal(of_half, rounded)
+    elif spec.autocast == "lower":
+        assert_equal(of_wide, rounded)
+        assert_equal(of_half, rounded)
+    else:
+        assert_equal(of_wide, usual)
+        assert all(out.dtype == torch.float32 for out in floating(of_half))
 
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
@@ -160,12 +213,14 @@ def test_compile(spec, case, dynamic):
         compiled = torch.compile(
             lambda *a: spec.function(*a, **case.kwargs), fullgraph=True, dynamic=dynamic, backend="aot_eager"
         )
-        assert torch.equal(compiled(*args), spec.function(*args, **case.kwargs))
-        if spec.differentiable:
-            x, y = (args[0].clone().requires_grad_() for _ in range(2))
-            compiled(x, *args[1:]).sum().backward()
-            spec.function(y, *args[1:], **case.kwargs).sum().backward()
-            torch.testing.assert_close(x.grad, y.grad)
+        assert_equal(compiled(*args), spec.function(*args, **case.kwargs))
+        if spec.gradients:
+            grads = []
+            for function in (compiled, lambda *a: spec.function(*a, **case.kwargs)):
+                leaf_args, inputs = leaves(spec, args)
+                outs = floating(function(*leaf_args))
+                grads.append(torch.autograd.grad(outs, inputs, [torch.ones_like(out) for out in outs]))
+            torch.testing.assert_close(*grads)
 
 
 @pytest.mark.parametrize("spec, case", FIRST)
@@ -176,31 +231,32 @@ def test_export(spec, case):
 
     args = arguments(case, torch.float32)
     program = torch.export.export(Call(), args)
-    assert torch.equal(program.module()(*args), spec.function(*args, **case.kwargs))
+    assert_equal(program.module()(*args), spec.function(*args, **case.kwargs))
 
 
 @pytest.mark.parametrize("spec, case", CASES)
 def test_deterministic(spec, case):
-    args = arguments(case, torch.float32)
     runs, threads = [], torch.get_num_threads()
     try:
         for count in (threads, threads, 1):
             torch.set_num_threads(count)
-            x = args[0].detach().clone().requires_grad_(spec.differentiable)
-            out = spec.function(x, *args[1:], **case.kwargs)
-            runs.append((out, *torch.autograd.grad(out.sum(), x)) if spec.differentiable else (out,))
+            args, inputs = leaves(spec, arguments(case, torch.float32))
+            result = outputs(spec.function(*args, **case.kwargs))
+            outs = floating(result)
+            grads = torch.autograd.grad(outs, inputs, [torch.ones_like(o) for o in outs]) if spec.gradients else ()
+            runs.append((*result, *grads))
     finally:
         torch.set_num_threads(threads)
     for other in runs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
 
 
-@pytest.mark.parametrize("spec, case", [p for p in FIRST if p.values[0].differentiable])
+@pytest.mark.parametrize("spec, case", FIRST_DIFFERENTIABLE)
 def test_function_transforms(spec, case):
     x, *rest = arguments(case, torch.float64)
 
     def call(t):
-        return spec.function(t, *rest, **case.kwargs)
+        return outputs(spec.function(t, *rest, **case.kwargs))[0]
 
     _, tangent = torch.func.jvp(call, (x,), (torch.ones_like(x),))
     with torch.autograd.forward_ad.dual_level():
@@ -213,13 +269,13 @@ def test_function_transforms(spec, case):
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
-@pytest.mark.parametrize("spec, case", [p for p in FIRST if p.values[0].differentiable])
+@pytest.mark.parametrize("spec, case", FIRST_DIFFERENTIABLE)
 def test_vmap(spec, case):
     x, *rest = arguments(case, torch.float32)
     stack = torch.stack([x, 2 * x]).requires_grad_()
 
     def call(t):
-        return spec.function(t, *rest, **case.kwargs)
+        return outputs(spec.function(t, *rest, **case.kwargs))[0]
 
     out = torch.vmap(call)(stack)
     assert torch.equal(out, torch.stack([call(t) for t in stack]))
@@ -234,12 +290,13 @@ def test_vmap(spec, case):
 
 @pytest.mark.parametrize("spec, case", CASES)
 def test_meta(spec, case):
-    args = arguments(case, torch.float32)
-    if not spec.differentiable:
+    if spec.data_dependent:
         pytest.skip("its output's shape depends on the data")
+    args = arguments(case, torch.float32)
     meta = tuple(a.to("meta") if isinstance(a, torch.Tensor) else a for a in args)
-    out, real = spec.function(*meta, **case.kwargs), spec.function(*args, **case.kwargs)
-    assert (out.shape, out.dtype, out.stride()) == (real.shape, real.dtype, real.stride())
+    shaped, real = (outputs(spec.function(*a, **case.kwargs)) for a in (meta, args))
+    for a, b in zip(shaped, real, strict=True):
+        assert (a.shape, a.dtype, a.stride()) == (b.shape, b.dtype, b.stride())
 
 
 @pytest.mark.parametrize("spec, case", CASES)
@@ -250,6 +307,6 @@ def test_peers_agree(spec, case):
     for peer in spec.peer.values():
         theirs, ours = peer(*args, **case.kwargs), spec.function(*args, **case.kwargs)
         if spec.exact:
-            assert torch.equal(ours, theirs)
+            assert_equal(ours, theirs)
         else:
-            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5, check_stride=False)

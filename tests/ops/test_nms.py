@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fastcnn import _backend, ops, reference_mode
 from fastcnn.ops import _library
-from fastcnn.testing.specs import random_boxes
+from fastcnn.testing.spec import random_boxes
 
 MODES = [_library.kernel_mode, reference_mode]
 SQUARE = [0.0, 0.0, 10.0, 10.0]
