@@ -5,7 +5,7 @@ TORCH  ?= torch==2.13.0
 RUN    := $(VENV)/bin/python
 export PYTEST_ADDOPTS ?=
 
-.PHONY: demo test test-slow lint format bench cuda-check gpu-check wheel clean FORCE
+.PHONY: demo test test-slow asan lint format bench cuda-check gpu-check wheel clean FORCE
 
 demo: $(VENV)/native  ## the main job: three ops and two networks on a photograph, against PyTorch
 	$(RUN) -m fastcnn bench --quick
@@ -15,6 +15,15 @@ test: $(VENV)/native
 
 test-slow: $(VENV)/native
 	$(RUN) -m pytest -m "slow"
+
+# Python is not built with the sanitizers, so their runtime is loaded before it; opcheck and the like see no other kernel.
+ASAN := build/asan
+PRELOAD = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
+asan: $(VENV)/env  ## the op tests over kernels built with AddressSanitizer and UndefinedBehaviorSanitizer
+	FASTCNN_SANITIZE=1 FASTCNN_NATIVE=1 FASTCNN_CUDA=0 $(RUN) setup.py -q build --build-base $(ASAN) --build-lib $(ASAN)/lib
+	for isa in baseline avx2 avx512; do LD_PRELOAD="$(PRELOAD)" ASAN_OPTIONS=detect_leaks=0 FASTCNN_ISA=$$isa \
+	  PYTHONPATH=$(ASAN)/lib $(VENV)/bin/pytest -q -x --capture=sys -p no:cacheprovider tests/ops -m "not gpu and not slow" \
+	  -k "not opcheck and not compile and not export and not gradcheck and not vmap and not transforms" || exit 1; done
 
 bench: $(VENV)/native  ## every op and network; takes long
 	$(RUN) -m pytest bench --benchmark-json=bench/results/latest.json

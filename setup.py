@@ -2,6 +2,7 @@
 
 FASTCNN_NATIVE=auto (default) builds the C++ kernels where a compiler and PyTorch's headers are, and installs without
 them where they are not; 1 makes a failure an error; 0 does not try. FASTCNN_CUDA=auto|0|1 does the same for CUDA.
+FASTCNN_SANITIZE=1 builds with AddressSanitizer and UndefinedBehaviorSanitizer, for `make asan`.
 """
 
 import os
@@ -38,6 +39,10 @@ CXX_FLAGS = [
     "-Wno-psabi",
     "-Wno-maybe-uninitialized",
 ]
+LINK_FLAGS = []
+if os.environ.get("FASTCNN_SANITIZE") == "1":
+    LINK_FLAGS = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    CXX_FLAGS += [*LINK_FLAGS, "-O1", "-g1", "-fno-omit-frame-pointer"]
 ISA_FLAGS = {"baseline": []}
 if platform.machine().lower() in ("x86_64", "amd64"):
     MACROS.append(("FASTCNN_X86_LEVELS", None))
@@ -172,7 +177,7 @@ def extensions() -> list[Extension]:
         "define_macros": MACROS,
         "include_dirs": INCLUDE_DIRS,
         "library_dirs": [str(TORCH / "lib")],
-        "extra_compile_args": CXX_FLAGS,
+        "extra_link_args": LINK_FLAGS,
         "depends": ["setup.py", *sorted(str(path) for path in Path("csrc").glob("*/*"))],
         "py_limited_api": True,
         "language": "c++",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,17 +32,29 @@ class Mode:
 mode = Mode()
 
 
+_entered: list[Mode] = []  # The last of those entered and not left counts, so that threads cannot leave one behind.
+_entering = threading.Lock()
+
+
 @contextlib.contextmanager
 def _set_mode(name: str) -> Iterator[None]:
-    before, mode.name = mode.name, name
+    mine = Mode(name)
+    with _entering:
+        _entered.append(mine)
+        mode.name = name
     try:
         yield
     finally:
-        mode.name = before
+        with _entering:
+            _entered[:] = [m for m in _entered if m is not mine]
+            mode.name = _entered[-1].name if _entered else "auto"
 
 
 def reference_mode() -> contextlib.AbstractContextManager[None]:
-    """Within it, every fastcnn op runs its plain-PyTorch reference: for tests and for honest benchmarks."""
+    """Within it, every fastcnn op runs its plain-PyTorch reference: for tests and for honest benchmarks.
+
+    In all threads of the process, those that run backward passes among them.
+    """
     return _set_mode("reference")
 
 
