@@ -19,6 +19,7 @@ from fastcnn.testing.benches import Bench, list_benches, quick_benches
 from fastcnn.testing.environment import environment
 from fastcnn.testing.network_rows import plain_torch, prepare_network, without_dropout
 from fastcnn.testing.op_rows import prepare_op
+from fastcnn.testing.roofline import SIZES, floor_seconds, measure_roofline
 from fastcnn.testing.runner import run, summarise
 from fastcnn.testing.spec import Case, OpSpec
 from fastcnn.testing.specs import SPECS
@@ -115,6 +116,23 @@ def test_losses_and_failures_stand_out():
     page = tables.page({"x.json": report(lost, failed)})
     assert "**LOSS**" in page and "**FAILED**" in page and "0.50x [0.50, 0.50]" in page
     assert tables.count([lost, failed]) == "1 slower (under 0.95x), 1 whose results differ: not timed"
+
+
+def test_floors():
+    roofline = {"copy": {"1000": 1e9, "1000000": 1e8}, "flops": 1e9}
+    assert floor_seconds(roofline, {"bytes": 2000, "flops": 0}) == pytest.approx(2e-6)
+    assert floor_seconds(roofline, {"bytes": 500_000, "flops": 0}) == pytest.approx(5e-3)
+    assert floor_seconds(roofline, {"bytes": 2000, "flops": 10**6}) == pytest.approx(1e-3)
+    assert floor_seconds(roofline, {}) is None
+    entry = result({"fastcnn": 4e-6, "torch": 1e-5}, notes={"bytes": 2000})
+    assert "2.0x of 2.00 us" in tables.terminal([entry], roofline=roofline)
+    assert "2.0x of" not in tables.terminal([entry])
+
+
+def test_the_roofline_is_measured():
+    measured = measure_roofline(budget=0.0)
+    assert len(measured["copy"]) == len(SIZES) and all(rate > 0 for rate in measured["copy"].values())
+    assert measured["flops"] > 0
 
 
 @pytest.mark.parametrize("seconds, text", [(2.5, "2.50 s"), (0.0123, "12.3 ms"), (4.5e-4, "450 us"), (5e-8, "0.05 us")])
@@ -258,6 +276,7 @@ def test_no_case_begins_after_its_time(capsys, monkeypatch):
     from fastcnn.cli import main
 
     monkeypatch.setattr("fastcnn.testing.runner.run", lambda b, *a, **k: result({"fastcnn": 1e-3}, subject=b.subject))
+    monkeypatch.setattr(bench_command, "measure_roofline", lambda device: None)
     monkeypatch.setattr(bench_command.time, "perf_counter", iter([0.0, 1.0, 11.0]).__next__)
     assert main(["bench", "--quick", "--op", "hardswish", "nms", "--plain", "--within", "10"]) == 0
     assert "1 cases were left out" in capsys.readouterr().out

@@ -130,7 +130,7 @@ def test_bench_times_and_reports(tmp_path):
     assert "1x672x14x14" in done.stdout and "torch" in done.stdout
     report = json.loads(path.read_text())
     (result,) = report["results"]
-    assert set(result["rows"]) == {"fastcnn", "torch"} and result["rival"] == "torch"
+    assert set(result["rows"]) == {"fastcnn", "torch", "torch channels_last"} and result["rival"] in result["rows"]
     assert len(result["rows"]["fastcnn"]["samples"]) == len(result["rows"]["torch"]["samples"]) >= 5
     assert result["notes"]["bytes"] == 2 * 4 * 672 * 14 * 14
     assert str(tmp_path) not in path.read_text()

@@ -18,6 +18,7 @@ from torch import Tensor
 from fastcnn.testing import photo, reports, tables
 from fastcnn.testing.benches import BACKWARD, DTYPES, FORWARD, LAYOUTS, Bench, list_benches, quick_benches
 from fastcnn.testing.environment import environment
+from fastcnn.testing.roofline import measure_roofline
 
 # --quick promises under three minutes on two cores; compiling a network takes the longest, so it is what is left out
 # once this many seconds are gone.
@@ -107,6 +108,7 @@ def bench(options: argparse.Namespace) -> int:
         "command": shlex.join(["fastcnn", *reports.shared(options.arguments)]),
         "image": described,
         "environment": environment(),
+        "roofline": measure_roofline(options.device),
         "results": results,
         "left_out": [b.group for b in benches[len(results) :]],
     }

@@ -22,7 +22,7 @@ def print_report(report: dict[str, Any]) -> None:
     if alone and not report["environment"]["torchvision"]:
         print(NO_TORCHVISION.format(" and ".join(alone)))
     print()
-    print(tables.terminal(results, colour=sys.stdout.isatty()))
+    print(tables.terminal(results, colour=sys.stdout.isatty(), roofline=report.get("roofline")))
     print()
     print(tables.count(results) or "nothing was timed")
     if report["left_out"]:

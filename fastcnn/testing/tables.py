@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from fastcnn.testing.roofline import floor_seconds
+
 # A smaller ratio is a loss: what a person would gain by not using this library.
 LOSS = 0.95
-HEAD = ("case", "fastcnn", "fastest rival", "rival / fastcnn [95 %]", "", "all other rivals")
+HEAD = ("case", "fastcnn", "of its floor", "fastest rival", "rival / fastcnn [95 %]", "", "all other rivals")
 Result = Mapping[str, Any]
 
 PAGE = """\
@@ -15,9 +17,14 @@ PAGE = """\
 
 Every line compares fastcnn with the fastest way to do the same in PyTorch or torchvision that ran there, in one
 process, rounds interleaved, results compared before. The ratio is of median times: above 1 fastcnn is faster; the
-interval is a bootstrap over rounds. **LOSS** marks a ratio under {loss}; "even" an interval that reaches to 1 or below.
+interval is a bootstrap over rounds. **LOSS** marks a ratio under {loss} whose interval stays below 1; "even" is what is
+neither that nor above 1 with its interval.
 A rival called "reference" is fastcnn's own plain-PyTorch reference: it shows that there was nothing to compare with,
 not a win. "via float32" is a rival that does not take the dtype, between two casts.
+
+"Of its floor" is how many times the least possible time a call takes: the bytes it must move, each tensor once a pass,
+at the speed of a copy of as many bytes, or its operations at the speed of a float32 matrix product, both measured in
+the same run.
 
 Networks: fastcnn runs channels_last, for inference with norms folded (`model.fuse()`); "eager" and "compile" are the
 same network of `torch.nn` layers in the same mode.
@@ -36,7 +43,7 @@ def verdict(result: Result) -> str:
         return "alone"
     if result["rival"] == "reference":
         return "reference"
-    if result["ratio"]["value"] < LOSS:
+    if result["ratio"]["value"] < LOSS and result["ratio"]["high"] < 1:
         return "LOSS"
     return "win" if result["ratio"]["low"] > 1 else "even"
 
@@ -61,10 +68,10 @@ def case(result: Result, said: Collection[str] = ()) -> str:
     return ", ".join(part for part in parts if part and part not in said)
 
 
-def cells(result: Result, said: Collection[str] = ()) -> tuple[str, ...]:
+def cells(result: Result, said: Collection[str] = (), roofline: Mapping[str, Any] | None = None) -> tuple[str, ...]:
     """A result as the cells under HEAD, but for what was said before."""
     if "failed" in result:
-        return case(result, said), "", "", "", verdict(result), result["failed"]
+        return case(result, said), "", "", "", "", verdict(result), result["failed"]
     medians = {name: row["median"] for name, row in result["rows"].items()}
     ours = medians.pop("fastcnn")
     others = [f"{name} {medians[name] / ours:.2f}x" for name in medians if name != result["rival"]]
@@ -73,13 +80,15 @@ def cells(result: Result, said: Collection[str] = ()) -> tuple[str, ...]:
     if result["ratio"] is not None:
         rival = f"{result['rival']} {duration(medians[result['rival']])}"
         ratio = "{value:.2f}x [{low:.2f}, {high:.2f}]".format(**result["ratio"])
-    return case(result, said), duration(ours), rival, ratio, verdict(result), "; ".join(others)
+    least = floor_seconds(roofline, result["notes"]) if roofline else None
+    floor = f"{ours / least:.1f}x of {duration(least)}" if least else ""
+    return case(result, said), duration(ours), floor, rival, ratio, verdict(result), "; ".join(others)
 
 
-def terminal(results: Sequence[Result], *, colour: bool = False) -> str:
+def terminal(results: Sequence[Result], *, colour: bool = False, roofline: Mapping[str, Any] | None = None) -> str:
     """One table of all results; losses and failures stand out."""
     said = common(results)
-    rows = [HEAD, *(cells(result, said) for result in results)]
+    rows = [HEAD, *(cells(result, said, roofline) for result in results)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
     lines = ["  ".join(f"{cell:{'>' if i == 1 else '<'}{widths[i]}}" for i, cell in enumerate(row)) for row in rows]
     marks = {"LOSS": "\033[31m{}\033[0m", "FAILED": "\033[1;31m{}\033[0m", "win": "\033[32m{}\033[0m"}
@@ -140,7 +149,7 @@ def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
     sections = []
     for name, report in reports.items():
         results = report["results"]
-        rows = (HEAD, ("---",) * len(HEAD), *map(cells, results))
+        rows = (HEAD, ("---",) * len(HEAD), *(cells(r, roofline=report.get("roofline")) for r in results))
         table = ("| " + " | ".join(_bold(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
         lines = [f"## `{name}`", "", about(report["environment"]), ""]
         left_out = f" {len(report['left_out'])} cases were left out, for want of time." if report["left_out"] else ""
