@@ -37,26 +37,26 @@ Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, 
 }  // namespace fastcnn
 
 // Runs `body` with scalar_t as the storage type of the kernels (csrc/common/simd.h) for a floating-point `dtype`.
-#define FASTCNN_DISPATCH_FLOATING(dtype, name, body)                                   \
+#define FASTCNN_DISPATCH_FLOATING(dtype, name, ...)                                    \
   switch (dtype) {                                                                     \
     case ::fastcnn::ScalarType::Float: {                                               \
       using scalar_t = float;                                                          \
-      body;                                                                            \
+      __VA_ARGS__;                                                                     \
       break;                                                                           \
     }                                                                                  \
     case ::fastcnn::ScalarType::Double: {                                              \
       using scalar_t = double;                                                         \
-      body;                                                                            \
+      __VA_ARGS__;                                                                     \
       break;                                                                           \
     }                                                                                  \
     case ::fastcnn::ScalarType::BFloat16: {                                            \
       using scalar_t = ::fastcnn::BFloat16;                                            \
-      body;                                                                            \
+      __VA_ARGS__;                                                                     \
       break;                                                                           \
     }                                                                                  \
     case ::fastcnn::ScalarType::Half: {                                                \
       using scalar_t = ::fastcnn::Half;                                                \
-      body;                                                                            \
+      __VA_ARGS__;                                                                     \
       break;                                                                           \
     }                                                                                  \
     default:                                                                           \

@@ -146,7 +146,7 @@ void share_out(const Plans<A>& plans, const RoiShape& shape, int64_t block, int6
       const int64_t first = plans.image_begin[image], count = plans.image_begin[image + 1] - first;
       const std::span rois(plans.order.data() + first + count * run / runs,
                            plans.order.data() + first + count * (run + 1) / runs);
-      if (!rois.empty()) body(image, c, std::min(block, shape.channels - c), rois, scratch.get());
+      body(image, c, std::min(block, shape.channels - c), rois, scratch.get());
     }
   });
 }
@@ -192,6 +192,7 @@ Tensor roi_align_cpu(const Tensor& input, const Tensor& rois, double spatial_sca
       const int side_by_side =
           pixels * kRoiAlignBlock * sizeof(scalar_t) <= kCopyBytes ? kRoiAlignBlock : kRoiAlignGroup;
       const auto body = [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
+        if (rois.empty()) return;
         auto* copy = reinterpret_cast<scalar_t*>(scratch + roi_align_scratch(shape));
         interleave(from + (image * shape.channels + c) * pixels, n, pixels, side_by_side, copy);
         for (int64_t k : rois)
@@ -218,32 +219,46 @@ Tensor roi_align_backward_cpu(const Tensor& grad, const Tensor& rois, double spa
   const Tensor g =
       torch::stable::contiguous(grad, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
   const int64_t bins = grad.size(2) * grad.size(3), pixels = shape.height * shape.width;
-  const bool wide = grad.scalar_type() == ScalarType::Double;
-  // 16-bit gradients are summed in float and rounded once.
-  Tensor sum = empty_4d(grad, images, shape.channels, shape.height, shape.width, channels_last,
-                        wide ? ScalarType::Double : ScalarType::Float);
-  torch::stable::zero_(sum);
+  Tensor out = empty_4d(grad, images, shape.channels, shape.height, shape.width, channels_last);
   FASTCNN_DISPATCH_FLOATING(grad.scalar_type(), "roi_align_backward", {
     using A = acc_t<scalar_t>;
     const auto plans = make_plans<A>("roi_align_backward", rois, images, shape, spatial_scale, sampling_ratio, aligned);
-    const auto planes_kernel = FASTCNN_SELECT(roi_align_planes_backward<scalar_t>);
-    const auto last_kernel = FASTCNN_SELECT(roi_align_channels_last_backward<scalar_t>);
     const auto* from = static_cast<const scalar_t*>(g.const_data_ptr());
-    auto* to = static_cast<A*>(sum.mutable_data_ptr());
     // A task owns its channels of an image and takes the RoIs in order: the sum does not depend on the threads.
-    share_out<A>(plans, shape, channels_last ? kRoiAlignBlock : kRoiAlignGroup, 1,
-                 [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
-                   for (int64_t k : rois) {
-                     if (channels_last)
-                       last_kernel(from + k * shape.channels * bins + c, n, plans.views[k], shape,
-                                   to + image * shape.channels * pixels + c, scratch);
-                     else
-                       planes_kernel(from + (k * shape.channels + c) * bins, n, plans.views[k], shape,
-                                     to + (image * shape.channels + c) * pixels, scratch);
-                   }
-                 });
+    if (channels_last) {
+      const auto kernel = FASTCNN_SELECT(roi_align_channels_last_backward<scalar_t>);
+      // 16-bit gradients are summed in float and rounded once.
+      Tensor sum = std::is_same_v<A, scalar_t>
+                       ? out
+                       : empty_4d(grad, images, shape.channels, shape.height, shape.width, true, ScalarType::Float);
+      torch::stable::zero_(sum);
+      auto* to = static_cast<A*>(sum.mutable_data_ptr());
+      share_out<A>(plans, shape, kRoiAlignBlock, 1, [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
+        for (int64_t k : rois)
+          kernel(from + k * shape.channels * bins + c, n, plans.views[k], shape,
+                 to + image * shape.channels * pixels + c, scratch);
+      });
+      if (!std::is_same_v<A, scalar_t>) out = torch::stable::copy_(out, sum);
+    } else {
+      const auto kernel = FASTCNN_SELECT(roi_align_interleaved_backward<scalar_t>);
+      const auto separate = FASTCNN_SELECT(separate_planes<scalar_t>);
+      auto* to = static_cast<scalar_t*>(out.mutable_data_ptr());
+      const int side_by_side = pixels * kRoiAlignBlock * sizeof(A) <= kCopyBytes ? kRoiAlignBlock : kRoiAlignGroup;
+      const auto body = [&](int64_t image, int64_t c, int64_t n, auto rois, A* scratch) {
+        A* sum = scratch + roi_align_scratch(shape);
+        std::fill_n(sum, rois.empty() ? 0 : pixels * side_by_side, A(0));
+        for (int64_t k : rois)
+          kernel(from + (k * shape.channels + c) * bins, n, side_by_side, plans.views[k], shape, sum, scratch);
+        auto* planes = to + (image * shape.channels + c) * pixels;
+        if (rois.empty())
+          std::fill_n(planes, n * pixels, scalar_t{});
+        else
+          separate(sum, n, pixels, side_by_side, planes);
+      };
+      share_out<A>(plans, shape, side_by_side, 1, body, (pixels + kRoiAlignBlock) * side_by_side);
+    }
   });
-  return sum.scalar_type() == grad.scalar_type() ? sum : torch::stable::to(sum, grad.scalar_type());
+  return out;
 }
 
 }  // namespace

@@ -41,17 +41,22 @@ inline void weighted_rows(const T* rows, int64_t stride, const AxisTaps<acc_t<T>
   }
 }
 
-// rows[index][0, n) += weight * in over the taps of a bin.
-template <typename A>
+// rows[index][0, n) += weight * in over the taps of a bin; n is mostly `Block`.
+template <int Block, typename A>
 inline void scatter_rows(const A* in, int64_t n, const AxisTaps<A>& taps, int bin, int64_t stride, A* rows) {
   constexpr int lanes = kLanes<A>;
-  for (int32_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t) {
-    A* row = rows + taps.index[t] * stride;
-    const A weight = taps.weight[t];
-    int64_t at = 0;
-    for (; at + lanes <= n; at += lanes) store<lanes>(row + at, load<lanes>(row + at) + weight * load<lanes>(in + at));
-    for (; at < n; ++at) row[at] += weight * in[at];
+  if (n == Block) {
+    Vec<A, lanes> values[Block / lanes];
+    for (int i = 0; i < Block / lanes; ++i) values[i] = load<lanes>(in + i * lanes);
+    for (int32_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t) {
+      A* row = rows + taps.index[t] * stride;
+      for (int i = 0; i < Block / lanes; ++i)
+        store<lanes>(row + i * lanes, load<lanes>(row + i * lanes) + taps.weight[t] * values[i]);
+    }
+    return;
   }
+  for (int32_t t = taps.first[bin]; t < taps.first[bin + 1]; ++t)
+    for (int64_t at = 0; at < n; ++at) rows[taps.index[t] * stride + at] += taps.weight[t] * in[at];
 }
 
 // to[0, n) = from[0, n), where either is of the type accumulated in.
@@ -114,6 +119,22 @@ inline void pool_pixels(const T* image, int64_t stride, int64_t n_channels, cons
   }
 }
 
+// The adjoint of pool_pixels: adds to an image whose pixels lie `stride` elements apart.
+template <int Block, typename A>
+inline void spread_pixels(const A* pooled, int64_t stride, int64_t n_channels, const RoiPlan<A>& roi,
+                          const RoiShape& shape, A* image, A* columns) {
+  A* column0 = columns - int64_t(roi.x_begin) * Block;
+  for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
+    memset(columns, 0, sizeof(A) * (roi.x_end - roi.x_begin) * Block);
+    for (int32_t pw = 0; pw < shape.pooled_width; ++pw, pooled += Block)
+      scatter_rows<Block>(pooled, n_channels, roi.cols, pw, Block, column0);
+    for (int32_t i = 0; i < roi.n_columns; ++i) {
+      const int64_t x = roi.columns[i];
+      scatter_rows<Block>(column0 + x * Block, n_channels, roi.rows, ph, shape.width * stride, image + x * stride);
+    }
+  }
+}
+
 // A vector of planes at a time: rows are contracted along x, where memory is contiguous, and transposed, so that
 // columns are contracted with one plane per lane; the bins are transposed back.
 template <typename T>
@@ -172,23 +193,26 @@ void roi_align_channels_last(const T* image, int64_t n_channels, const RoiPlan<a
   }
 }
 
-template <typename T>
-void interleave_planes(const T* planes, int64_t n_planes, int64_t pixels, int stride, T* out) {
+// out[pixel][plane] = planes[plane][pixel], 0 for planes there are not; rows of out have `stride` elements.
+template <typename T, typename Out>
+inline void interleave(const T* planes, int64_t n_planes, int64_t pixels, int stride, Out* out) {
   using A = acc_t<T>;
   constexpr int lanes = kLanes<A>;
   for (int64_t at = 0; at < pixels; at += lanes) {
     const int count = pixels - at < lanes ? int(pixels - at) : lanes;
-    for (int64_t plane = 0; plane < n_planes; plane += lanes) {
-      const int group = n_planes - plane < lanes ? int(n_planes - plane) : lanes;
+    for (int64_t plane = 0; plane < stride; plane += lanes) {
       Vec<A, lanes> tile[lanes] = {};
-      for (int p = 0; p < group; ++p) {
-        const T* from = planes + (plane + p) * pixels + at;
-        tile[p] = load_some<lanes>(from, count);
-      }
+      for (int p = 0; p < lanes && plane + p < n_planes; ++p)
+        tile[p] = load_some<lanes>(planes + (plane + p) * pixels + at, count);
       transpose<A, lanes>(tile);
-      for (int i = 0; i < count; ++i) store_some<lanes>(out + (at + i) * stride + plane, tile[i], group);
+      for (int i = 0; i < count; ++i) store<lanes>(out + (at + i) * stride + plane, tile[i]);
     }
   }
+}
+
+template <typename T>
+void interleave_planes(const T* planes, int64_t n_planes, int64_t pixels, int stride, T* out) {
+  interleave<T, T>(planes, n_planes, pixels, stride, out);
 }
 
 template <typename T>
@@ -204,87 +228,46 @@ void roi_align_interleaved(const T* image, int64_t n_planes, int stride, const R
 }
 
 template <typename T>
-void roi_align_planes_backward(const T* grad, int64_t n_planes, const RoiPlan<acc_t<T>>& roi, const RoiShape& shape,
-                               acc_t<T>* grad_planes, acc_t<T>* scratch) {
-  using A = acc_t<T>;
-  constexpr int lanes = kLanes<A>;
-  const int64_t plane = shape.height * shape.width;
+void roi_align_interleaved_backward(const T* grad, int64_t n_planes, int stride, const RoiPlan<acc_t<T>>& roi,
+                                    const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch) {
   const int32_t bins = shape.pooled_height * shape.pooled_width;
-  A* pooled = scratch;                            // [bins][lanes]
-  A* columns = scratch + (bins + lanes) * lanes;  // [width][lanes], zero but for the columns of one row of bins
-  memset(columns, 0, sizeof(A) * shape.width * lanes);
-  for (int64_t c = 0; c < n_planes; c += lanes, grad_planes += lanes * plane, grad += int64_t(lanes) * bins) {
-    const int group = n_planes - c < lanes ? int(n_planes - c) : lanes;
-    for (int32_t bin = 0; bin < bins; bin += lanes) {
-      const int count = bins - bin < lanes ? bins - bin : lanes;
-      Vec<A, lanes> tile[lanes] = {};
-      for (int p = 0; p < group; ++p) {
-        const T* from = grad + int64_t(p) * bins + bin;
-        tile[p] = load_some<lanes>(from, count);
-      }
-      transpose<A, lanes>(tile);
-      for (int i = 0; i < lanes; ++i) store<lanes>(pooled + (bin + i) * lanes, tile[i]);
-    }
-    for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
-      for (int32_t pw = 0; pw < shape.pooled_width; ++pw) {
-        const auto g = load<lanes>(pooled + (ph * shape.pooled_width + pw) * lanes);
-        for (int32_t t = roi.cols.first[pw]; t < roi.cols.first[pw + 1]; ++t) {
-          A* column = columns + int64_t(roi.cols.index[t]) * lanes;
-          store<lanes>(column, load<lanes>(column) + roi.cols.weight[t] * g);
-        }
-      }
-      for (int32_t i = 0; i < roi.n_columns; i = next_run(roi, i, shape.width, lanes)) {
-        const ColumnRun run = ColumnRun::at(roi, i, shape.width, lanes);
-        const int count = int(run.end - run.begin);
-        Vec<A, lanes> rows[lanes] = {};
-        for (int x = 0; x < count; ++x) rows[x] = load<lanes>(columns + (run.begin + x) * lanes);
-        // Columns are cleared once taken: a run moved left then adds nothing twice.
-        memset(columns + run.begin * lanes, 0, sizeof(A) * count * lanes);
-        transpose<A, lanes>(rows);
-        for (int p = 0; p < group; ++p)
-          for (int32_t t = roi.rows.first[ph]; t < roi.rows.first[ph + 1]; ++t) {
-            A* to = grad_planes + p * plane + roi.rows.index[t] * shape.width + run.begin;
-            store_some<lanes>(to, load_some<lanes>(to, count) + roi.rows.weight[t] * rows[p], count);
-          }
-      }
-    }
-  }
+  acc_t<T>* columns = scratch + (bins + kBlock) * kBlock;
+  interleave<T, acc_t<T>>(grad, n_planes, bins, stride, scratch);
+  if (stride == kBlock)
+    spread_pixels<kBlock>(scratch, stride, stride, roi, shape, grad_image, columns);
+  else
+    spread_pixels<kRoiAlignGroup>(scratch, stride, stride, roi, shape, grad_image, columns);
+}
+
+template <typename T>
+void separate_planes(const acc_t<T>* image, int64_t n_planes, int64_t pixels, int stride, T* out) {
+  store_bins(image, stride, int(n_planes), int32_t(pixels), out);
 }
 
 template <typename T>
 void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
                                       const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch) {
   using A = acc_t<T>;
-  const int64_t channels = shape.channels, span = roi.x_end - roi.x_begin;
-  A* column0 = scratch - int64_t(roi.x_begin) * kBlock;
-  A row_grad[kBlock];
+  const int32_t bins = shape.pooled_height * shape.pooled_width;
   for (int64_t c = 0; c < n_channels; c += kBlock) {
     const int64_t block = n_channels - c < kBlock ? n_channels - c : kBlock;
-    for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
-      memset(scratch, 0, sizeof(A) * span * kBlock);
-      for (int32_t pw = 0; pw < shape.pooled_width; ++pw) {
-        const T* from = grad + (int64_t(ph) * shape.pooled_width + pw) * channels + c;
-        convert<kLanes<A>>(from, row_grad, block);
-        scatter_rows(row_grad, block, roi.cols, pw, kBlock, column0);
-      }
-      for (int32_t i = 0; i < roi.n_columns; ++i) {
-        const int64_t x = roi.columns[i];
-        scatter_rows(column0 + x * kBlock, block, roi.rows, ph, shape.width * channels, grad_image + x * channels + c);
-      }
-    }
+    for (int32_t bin = 0; bin < bins; ++bin)
+      convert<kLanes<A>>(grad + bin * shape.channels + c, scratch + bin * kBlock, block);
+    spread_pixels<kBlock>(scratch, shape.channels, block, roi, shape, grad_image + c, scratch + bins * kBlock);
   }
 }
 
-#define INSTANTIATE(T)                                                                                                \
-  template void roi_align_planes<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*, acc_t<T>*);     \
-  template void roi_align_channels_last<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*,          \
-                                           acc_t<T>*);                                                                \
-  template void interleave_planes<T>(const T*, int64_t, int64_t, int, T*);                                            \
-  template void roi_align_interleaved<T>(const T*, int64_t, int, const RoiPlan<acc_t<T>>&, const RoiShape&, T*,       \
-                                         acc_t<T>*);                                                                  \
-  template void roi_align_planes_backward<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, acc_t<T>*, \
-                                             acc_t<T>*);                                                              \
-  template void roi_align_channels_last_backward<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&,     \
+#define INSTANTIATE(T)                                                                                               \
+  template void roi_align_planes<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*, acc_t<T>*);    \
+  template void roi_align_channels_last<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*,         \
+                                           acc_t<T>*);                                                               \
+  template void interleave_planes<T>(const T*, int64_t, int64_t, int, T*);                                           \
+  template void roi_align_interleaved<T>(const T*, int64_t, int, const RoiPlan<acc_t<T>>&, const RoiShape&, T*,      \
+                                         acc_t<T>*);                                                                 \
+  template void roi_align_interleaved_backward<T>(const T*, int64_t, int, const RoiPlan<acc_t<T>>&, const RoiShape&, \
+                                                  acc_t<T>*, acc_t<T>*);                                             \
+  template void separate_planes<T>(const acc_t<T>*, int64_t, int64_t, int, T*);                                      \
+  template void roi_align_channels_last_backward<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&,    \
                                                     acc_t<T>*, acc_t<T>*);
 INSTANTIATE(float)
 INSTANTIATE(double)

@@ -54,10 +54,13 @@ FASTCNN_FOR_EACH_ISA(
     template <typename T>
     void roi_align_interleaved(const T* image, int64_t n_planes, int stride, const RoiPlan<acc_t<T>>& roi,
                                const RoiShape& shape, T* out, acc_t<T>* scratch);
-    // Adjoints: add one RoI's gradient to that of the maps.
+    // Adjoints: add one RoI's gradient to that of the maps; n_planes of them side by side, the rest of `stride` zeros.
     template <typename T>
-    void roi_align_planes_backward(const T* grad, int64_t n_planes, const RoiPlan<acc_t<T>>& roi, const RoiShape& shape,
-                                   acc_t<T>* grad_planes, acc_t<T>* scratch);
+    void roi_align_interleaved_backward(const T* grad, int64_t n_planes, int stride, const RoiPlan<acc_t<T>>& roi,
+                                        const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch);
+    // Planes side by side back as planes; the image has room for a vector of pixels more.
+    template <typename T>
+    void separate_planes(const acc_t<T>* image, int64_t n_planes, int64_t pixels, int stride, T* out);
     template <typename T>
     void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
                                           const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch);)
