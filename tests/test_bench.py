@@ -118,6 +118,12 @@ def test_losses_and_failures_stand_out():
     assert tables.count([lost, failed]) == "1 slower (under 0.95x), 1 whose results differ: not timed"
 
 
+def test_means_are_geometric_and_of_real_rivals():
+    double, half = ({"fastcnn": 1e-3, "torch": ratio * 1e-3} for ratio in (2.0, 0.5))
+    rows = list(tables.means([result(double), result(half), result({"fastcnn": 1e-3, "reference": 5.0})]))
+    assert rows[1:] == [("nms, float32, forward", "2", "1.00x", "0.50x", "1")]
+
+
 def test_floors():
     roofline = {"copy": {"1000": 1e9, "1000000": 1e8}, "flops": 1e9}
     assert floor_seconds(roofline, {"bytes": 2000, "flops": 0}) == pytest.approx(2e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from statistics import geometric_mean
 from typing import Any
 
 from fastcnn.testing.roofline import floor_seconds
@@ -114,6 +115,23 @@ def count(results: Iterable[Result]) -> str:
     return ", ".join(f"{verdicts.count(key)} {text}" for key, text in words.items() if verdicts.count(key))
 
 
+def means(results: Iterable[Result]) -> Iterator[tuple[str, ...]]:
+    """Per subject, dtype and direction: cases, the geometric mean of their ratios, the least, and how many are losses.
+
+    Cases whose only rival is the reference do not count.
+    """
+    yield "all cases of", "cases", "geometric mean", "least", "losses"
+    groups: dict[str, list[Result]] = {}
+    for result in results:
+        if result["ratio"] is not None and result["rival"] != "reference":
+            name = ", ".join((result["subject"], result["dtype"], result["direction"]))
+            groups.setdefault(name, []).append(result)
+    for name, group in groups.items():
+        ratios = [result["ratio"]["value"] for result in group]
+        losses = sum(verdict(result) == "LOSS" for result in group)
+        yield name, str(len(group)), f"{geometric_mean(ratios):.2f}x", f"{min(ratios):.2f}x", str(losses or "")
+
+
 def top5(report: Mapping[str, Any]) -> Iterator[str]:
     """Per network and batch, in a line, what it sees on the image and whether plain PyTorch sees the same."""
     for result in report["results"]:
@@ -149,13 +167,20 @@ def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
     sections = []
     for name, report in reports.items():
         results = report["results"]
-        rows = (HEAD, ("---",) * len(HEAD), *(cells(r, roofline=report.get("roofline")) for r in results))
-        table = ("| " + " | ".join(_bold(cell).replace("|", "\\|") for cell in row) + " |" for row in rows)
+        every = [HEAD, *(cells(result, roofline=report.get("roofline")) for result in results)]
         lines = [f"## `{name}`", "", about(report["environment"]), ""]
         left_out = f" {len(report['left_out'])} cases were left out, for want of time." if report["left_out"] else ""
-        lines += [f"Made by `{report['command']}` on {report['image']}: {count(results)}.{left_out}", "", *table]
+        lines += [f"Made by `{report['command']}` on {report['image']}: {count(results)}.{left_out}", ""]
+        lines += [*_markdown(means(results)), "", *_markdown(every)]
         sections.append("\n".join(lines))
     return PAGE.format(loss=LOSS, files=" ".join(reports), sections="\n\n".join(sections))
+
+
+def _markdown(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    for i, row in enumerate(rows):
+        yield "| " + " | ".join(_bold(cell).replace("|", "\\|") for cell in row) + " |"
+        if i == 0:
+            yield "| " + " | ".join("---" for _ in row) + " |"
 
 
 def _bold(cell: str) -> str:
