@@ -7,6 +7,17 @@ from torch import Tensor, nn
 from fastcnn import ops
 
 
+class Hardsigmoid(nn.Hardsigmoid):
+    """``relu6(x + 3) / 6``, elementwise, on :func:`fastcnn.ops.hardsigmoid`.
+
+    Drop-in for :class:`torch.nn.Hardsigmoid`: any shape, floating dtype and memory format, all of them kept.
+    Deterministic. Source: Howard et al., Searching for MobileNetV3, ICCV 2019, section 5.2.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.hardsigmoid(input, self.inplace)
+
+
 class Hardswish(nn.Hardswish):
     """``x * relu6(x + 3) / 6``, elementwise, on :func:`fastcnn.ops.hardswish`.
 
