@@ -1,4 +1,4 @@
-"""What the contract suite does not say of the hard sigmoid: special values, PyTorch's own results, when it is called."""
+"""What the contract suite does not say of the hard sigmoid: special values, PyTorch's results, when it is called."""
 
 import contextlib
 import copy
@@ -53,7 +53,7 @@ def test_every_16_bit_value(dtype):
 @settings(derandomize=True, deadline=None, max_examples=100)
 def test_any_shape_and_stride_is_pytorchs(shape, dtype, step, scale):
     x = torch.randn([step * n for n in shape], generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    x = (x * scale).to(dtype)[tuple(slice(None, None, step) for _ in shape)].permute(*reversed(range(len(shape))))
+    x = (x * scale).to(dtype)[tuple(slice(None, None, step) for _ in shape)].permute(tuple(reversed(range(len(shape)))))
     x.requires_grad_()
     g = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     with _library.kernel_mode():
