@@ -19,24 +19,25 @@ inline void dots(const T* weight, const T* bias, int64_t width, int64_t row, int
   const A* x[I];
   for (int r = 0; r < R; ++r) w[r] = weight + min(row + r, end - 1) * width;
   for (int i = 0; i < I; ++i) x[i] = in.at + min(image + i, images - 1) * in.stride;
-  Vec<A, lanes> sums[R * I] = {};
+  Vec<A, lanes> sums[I * R] = {};
   for (int64_t j = 0; j < width; j += lanes) {
     Vec<A, lanes> v[I];
     for (int i = 0; i < I; ++i) v[i] = load_some<lanes>(x[i] + j, width - j);
     for (int r = 0; r < R; ++r) {
       const Vec<A, lanes> by = load_some<lanes>(w[r] + j, width - j);
-      for (int i = 0; i < I; ++i) sums[r * I + i] += by * v[i];
+      for (int i = 0; i < I; ++i) sums[i * R + r] += by * v[i];
     }
   }
-  for (int at = 0; at < R * I; at += lanes) {
+  A totals[I * R];
+  for (int at = 0; at < I * R; at += lanes) {
     Vec<A, lanes> group[lanes];
     memcpy(group, sums + at, sizeof group);
-    const Vec<A, lanes> total = sum_lanes<A, lanes>(group);
-    for (int k = 0; k < lanes; ++k) {
-      const int64_t r = row + (at + k) / I, i = image + (at + k) % I;
-      if (r < end && i < images) out.at[i * out.stride + r] = bias ? total[k] + load<1>(bias + r)[0] : total[k];
-    }
+    store<lanes>(totals + at, sum_lanes<A, lanes>(group));
   }
+  const int count = int(min(R, end - row));
+  const Vec<A, R> added = bias ? load_some<R>(bias + row, count) : Vec<A, R>{};
+  for (int i = 0; i < I && image + i < images; ++i)
+    store_some<R>(out.at + (image + i) * out.stride + row, load<R>(totals + i * R) + added, count);
 }
 
 // V vectors of columns for I images, from a whole number of vectors or, with V = 1, fewer columns.

@@ -47,25 +47,43 @@ def squeeze_excite(
     16-bit types too, and rounded once, in the result. Deterministic, and each image's result is the same in any batch
     and for any number of threads. Under autocast all tensors are cast as those of a convolution.
     """
-    parameters = {"weight1": weight1, "weight2": weight2}
-    if bias1 is not None:
-        parameters["bias1"] = bias1
-    if bias2 is not None:
-        parameters["bias2"] = bias2
-    _checks.floating("squeeze_excite", input=input, **parameters)
-    _check_shapes(input, weight1, bias1, weight2, bias2)
-    _checks.same_device("squeeze_excite", input=input, **parameters)
+    tensors = (input, weight1, bias1, weight2, bias2)
+    if not _fit(*tensors):
+        tensors = _checked(*tensors)
     silu, hard = _choice("activation", activation, _ACTIVATIONS), _choice("gate", gate, _GATES)
-    tensors = _library.autocast(input, weight1, bias1, weight2, bias2)
-    for name, tensor in zip(("weight1", "bias1", "weight2", "bias2"), tensors[1:], strict=True):
-        if tensor is not None and tensor.dtype != tensors[0].dtype:  # type: ignore[union-attr]
-            raise TypeError(
-                f"squeeze_excite: expected {name} of the dtype of input, {tensors[0].dtype}, got {tensor.dtype}"  # type: ignore[union-attr]
-            )
     return _library.call(_op, *tensors, silu, hard)[0]
 
 
-def _check_shapes(input: Tensor, weight1: Tensor, bias1: Any, weight2: Tensor, bias2: Any) -> None:
+def _fit(input: Any, weight1: Any, bias1: Any, weight2: Any, bias2: Any) -> bool:
+    """Whether there is nothing to say or to cast: in one expression, since small maps take but microseconds."""
+    if not (isinstance(input, Tensor) and isinstance(weight1, Tensor) and isinstance(weight2, Tensor)):
+        return False
+    if not ((bias1 is None or isinstance(bias1, Tensor)) and (bias2 is None or isinstance(bias2, Tensor))):
+        return False
+    dtype, device = input.dtype, input.device
+    if not (dtype in _checks.FLOATING and input.dim() == 4 and weight1.dim() >= 2 and weight2.dim() >= 2):
+        return False
+    shape, shape1, shape2 = input.shape, weight1.shape, weight2.shape
+    channels, hidden = shape[1], shape1[0]
+    return (
+        shape[2] * shape[3] > 0
+        and weight1.dtype == weight2.dtype == dtype
+        and weight1.device == weight2.device == device
+        and (shape1 == (hidden, channels) or shape1 == (hidden, channels, 1, 1))
+        and (shape2 == (channels, hidden) or shape2 == (channels, hidden, 1, 1))
+        and (bias1 is None or (bias1.dtype == dtype and bias1.device == device and bias1.shape == (hidden,)))
+        and (bias2 is None or (bias2.dtype == dtype and bias2.device == device and bias2.shape == (channels,)))
+        and (device.type == "meta" or not torch.is_autocast_enabled(device.type))
+    )
+
+
+def _checked(
+    input: Tensor, weight1: Tensor, bias1: Tensor | None, weight2: Tensor, bias2: Tensor | None
+) -> tuple[Any, Any, Any, Any, Any]:
+    """The tensors as the op takes them, or an error."""
+    biases = {name: bias for name, bias in (("bias1", bias1), ("bias2", bias2)) if bias is not None}
+    tensors = {"input": input, "weight1": weight1, "weight2": weight2, **biases}
+    _checks.floating("squeeze_excite", **tensors)
     if input.dim() != 4:
         raise ValueError(f"squeeze_excite: expected input with 4 dimensions, got shape {tuple(input.shape)}")
     if input.size(2) == 0 or input.size(3) == 0:
@@ -73,14 +91,20 @@ def _check_shapes(input: Tensor, weight1: Tensor, bias1: Any, weight2: Tensor, b
     channels, hidden = input.size(1), weight1.size(0) if weight1.dim() else 0
     for name, weight, shape in (("weight1", weight1, (hidden, channels)), ("weight2", weight2, (channels, hidden))):
         if weight.shape != shape and weight.shape != (*shape, 1, 1):
-            letters = "[R, C]" if name == "weight1" else "[C, R]"
             raise ValueError(
-                f"squeeze_excite: expected {name} of shape {letters} or {letters[:-1]}, 1, 1], here {list(shape)}, "
-                f"got {list(weight.shape)}"
+                f"squeeze_excite: expected {name} of shape {list(shape)} or {[*shape, 1, 1]}, got {list(weight.shape)}"
             )
-    for name, bias, size in (("bias1", bias1, hidden), ("bias2", bias2, channels)):
-        if bias is not None and bias.shape != (size,):
-            raise ValueError(f"squeeze_excite: expected {name} of shape [{size}], got {list(bias.shape)}")
+    for name, bias in biases.items():
+        size = hidden if name == "bias1" else channels
+        if bias.shape != (size,):
+            raise ValueError(f"squeeze_excite: expected {name} of shape {[size]}, got {list(bias.shape)}")
+    _checks.same_device("squeeze_excite", **tensors)
+    cast = _library.autocast(input, weight1, bias1, weight2, bias2)
+    for name, tensor in zip(("input", "weight1", "bias1", "weight2", "bias2"), cast, strict=True):
+        if tensor is not None and tensor.dtype != cast[0].dtype:  # type: ignore[union-attr]
+            dtype = cast[0].dtype  # type: ignore[union-attr]
+            raise TypeError(f"squeeze_excite: expected {name} of the dtype of input, {dtype}, got {tensor.dtype}")
+    return cast  # type: ignore[return-value]
 
 
 def _choice(name: str, value: str, choices: dict[str, bool]) -> bool:
