@@ -38,6 +38,54 @@ inline Vec<double, N> exp(Vec<double, N> x) {
   return x;
 }
 
+template <typename A, int N>
+inline Vec<A, N> sqrt(Vec<A, N> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof x == 64 && sizeof(A) == 4) return bit_cast<Vec<A, N>>(_mm512_sqrt_ps(bit_cast<__m512>(x)));
+  if constexpr (sizeof x == 64 && sizeof(A) == 8) return bit_cast<Vec<A, N>>(_mm512_sqrt_pd(bit_cast<__m512d>(x)));
+#elif defined(__AVX__)
+  if constexpr (sizeof x == 32 && sizeof(A) == 4) return bit_cast<Vec<A, N>>(_mm256_sqrt_ps(bit_cast<__m256>(x)));
+  if constexpr (sizeof x == 32 && sizeof(A) == 8) return bit_cast<Vec<A, N>>(_mm256_sqrt_pd(bit_cast<__m256d>(x)));
+#endif
+  for (int i = 0; i < N; ++i) x[i] = sizeof(A) == 8 ? __builtin_sqrt(x[i]) : __builtin_sqrtf(x[i]);
+  return x;
+}
+
+// x^y for x >= 0 in double, accurate to 1e-10: a float has its last bit right. NaN gives 0.
+template <int N>
+inline Vec<float, N> pow_positive(Vec<float, N> x, double y) {
+  using D = Vec<double, N>;
+  using I = Vec<int64_t, N>;
+  const I bits = bit_cast<I>(__builtin_convertvector(x, D));
+  // x = m * 2^n with m in [sqrt(1/2), sqrt(2)), whose bits begin at those of the lower end.
+  const I n = (bits - 0x3fe6a09e667f3bcd) >> 52;
+  const D m = bit_cast<D>(bits - (n << 52));
+  // log(m) = 2 artanh((m - 1) / (m + 1)).
+  const D t = (m - 1) / (m + 1), t2 = t * t;
+  D p = t2 * (1.0 / 11) + 1.0 / 9;
+  p = p * t2 + 1.0 / 7;
+  p = p * t2 + 1.0 / 5;
+  p = p * t2 + 1.0 / 3;
+  p = p * t2 + 1.0;
+  D exponent = (p * t * (2 / 0.6931471805599453) + __builtin_convertvector(n, D)) * y;
+  exponent = exponent < -1000 ? D{} - 1000 : exponent;
+  exponent = exponent > 1000 ? D{} + 1000 : exponent;
+  // Adding 1.5 * 2^52 rounds to a whole number, which then stands in the low bits.
+  const D shifted = exponent + 0x1.8p52;
+  const D r = (exponent - (shifted - 0x1.8p52)) * 0.6931471805599453;
+  D q = r * (1.0 / 362880) + 1.0 / 40320;
+  q = q * r + 1.0 / 5040;
+  q = q * r + 1.0 / 720;
+  q = q * r + 1.0 / 120;
+  q = q * r + 1.0 / 24;
+  q = q * r + 1.0 / 6;
+  q = q * r + 0.5;
+  q = q * r + 1.0;
+  q = q * r + 1.0;
+  const I power = (bit_cast<I>(shifted) - 0x4338000000000000 + 1023) << 52;
+  return __builtin_convertvector(q * bit_cast<D>(power), Vec<float, N>);
+}
+
 // Lane i of the result is the sum of the lanes of rows[i], all added up in the same order.
 template <typename A, int N>
 inline Vec<A, N> sum_lanes(Vec<A, N> (&rows)[N]) {
