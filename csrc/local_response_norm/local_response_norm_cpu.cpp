@@ -7,10 +7,10 @@
 namespace fastcnn {
 namespace {
 
-constexpr int64_t kLanes = 16;         // A multiple of any vector's.
-constexpr int64_t kNumbers = 1 << 14;  // Of a run's pixels times channels: three times as many lie in L2.
-constexpr int64_t kGrain = 1 << 14;    // Elements a thread must have for a second one to pay.
-constexpr int64_t kLongest = 256;      // Pixels of a plane to a run.
+constexpr int64_t kLanes = 16;       // A multiple of any vector's.
+constexpr int64_t kNumbers = 2048;   // Of a run of channels_last, of which the first-level cache then holds a few.
+constexpr int64_t kPixels = 256;     // Of a run of NCHW.
+constexpr int64_t kGrain = 1 << 14;  // Elements a thread must have for a second one to pay.
 
 int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
@@ -31,17 +31,16 @@ Tensor run_lrn(const Tensor& input, const Tensor* grad, int64_t size, double alp
                             : torch::stable::empty_like(x);
   if (x.numel() == 0) return out;
   const Tensor g = grad ? laid_out_as(*grad, x) : x;
-  STD_TORCH_CHECK(g.numel() == x.numel() && g.scalar_type() == x.scalar_type(),
-                  "local_response_norm_backward: expected a gradient as the input");
+  STD_TORCH_CHECK(g.scalar_type() == x.scalar_type(),
+                  "local_response_norm_backward: expected a gradient of the dtype of the input");
   const int64_t images = x.size(0), channels = x.size(1), pixels = x.numel() / (images * channels);
   const double scale = alpha / double(size);
   const LrnWindow window{std::min(size / 2, channels - 1), std::min((size - 1) / 2, channels - 1), scale, beta, k,
                          power_of(beta, scale, k)};
-  const int64_t fits = std::max<int64_t>(1, kNumbers / channels);
-  const int64_t length = std::min(channels_last ? fits : std::clamp(round_up(fits, kLanes), kLanes, kLongest), pixels);
-  const int64_t rows = channels_last ? length : channels;
-  const int64_t width = channels_last ? round_up(channels, kLanes) + round_up(window.before + window.after + 1, kLanes)
-                                      : round_up(length, kLanes);
+  const int64_t length = std::min(channels_last ? std::max<int64_t>(1, kNumbers / channels) : kPixels, pixels);
+  const int64_t scratch_size =
+      channels_last ? 3 * length * (round_up(channels, kLanes) + round_up(window.before + window.after + 1, kLanes))
+                    : 2 * lrn_rows(window) * round_up(length, kLanes);
   const int64_t runs = (pixels + length - 1) / length;
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "local_response_norm", {
     using A = acc_t<scalar_t>;
@@ -52,8 +51,7 @@ Tensor run_lrn(const Tensor& input, const Tensor* grad, int64_t size, double alp
     auto* to = static_cast<scalar_t*>(out.mutable_data_ptr());
     const int64_t grain = std::max<int64_t>(1, kGrain / (length * channels));
     torch::stable::parallel_for(0, images * runs, grain, [&](int64_t begin, int64_t end) {
-      // Zeros, which stay in front of the first channel and after the last.
-      const auto scratch = std::make_unique<A[]>(3 * rows * width);
+      const auto scratch = std::make_unique<A[]>(scratch_size);
       for (int64_t task = begin; task < end; ++task) {
         const int64_t p = task % runs * length;
         const int64_t offset = task / runs * channels * pixels + (channels_last ? p * channels : p);

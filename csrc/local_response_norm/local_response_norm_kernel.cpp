@@ -22,7 +22,7 @@ inline Factors<Vec<A, N>> factors(Vec<A, N> d, double beta) {
     const V y = 1 / sqrt<A, N>(d);
     return {y, y * y * y};
   } else if constexpr (power == LrnPower::three_quarters) {
-    const V y = 1 / sqrt<A, N>(sqrt<A, N>(d)), y3 = y * y * y;
+    const V y = inverse_fourth_root<A, N>(d), y3 = y * y * y;
     return {y3, y3 * (y3 * y)};
   } else {
     V y;
@@ -36,10 +36,14 @@ inline Factors<Vec<A, N>> factors(Vec<A, N> d, double beta) {
 
 constexpr int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// The sum of `count` rows, `stride` apart.
+// The sum of `count` rows, `stride` apart, in their order.
 template <int lanes, typename A>
 inline Vec<A, lanes> row_sum(const A* rows, int64_t stride, int64_t count) {
   Vec<A, lanes> sum = load<lanes>(rows);
+  if (count == 5) {  // What networks have: without a loop.
+    for (int i = 1; i < 5; ++i) sum += load<lanes>(rows + i * stride);
+    return sum;
+  }
   for (int64_t i = 1; i < count; ++i) sum += load<lanes>(rows + i * stride);
   return sum;
 }
@@ -47,45 +51,43 @@ inline Vec<A, lanes> row_sum(const A* rows, int64_t stride, int64_t count) {
 constexpr int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 constexpr int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// Row by row. The terms of the gradient go round in as many rows of scratch as the longest window has channels, or a
+// few more, which stay in the first-level cache.
 template <LrnPower power, typename T>
-void planes(const T* x, const T* grad, const LrnRun& run, const LrnWindow& window, acc_t<T>* squares, T* out) {
+void planes(const T* x, const T* grad, const LrnRun& run, const LrnWindow& window, acc_t<T>* terms, T* out) {
   using A = acc_t<T>;
   constexpr int lanes = kLanes<A>;
-  const int64_t width = round_up(run.room, lanes), last = run.channels - 1;
-  A* const terms = squares + run.channels * width;
-  A* const direct = terms + run.channels * width;
-  const A scale = A(window.scale), k = A(window.k);
-  for (int64_t c = 0; c <= last; ++c)
-    for (int64_t i = 0; i < run.pixels; i += lanes) {
-      const auto v = load_some<lanes>(x + c * run.stride + i, run.pixels - i);
-      store<lanes>(squares + c * width + i, v * v);
-    }
-  for (int64_t c = 0; c <= last; ++c) {
-    const int64_t from = larger(c - window.before, 0), count = smaller(c + window.after, last) - from + 1;
-    for (int64_t i = 0; i < run.pixels; i += lanes) {
-      const int64_t at = c * run.stride + i, left = run.pixels - i;
-      const auto d = k + scale * row_sum<lanes>(squares + from * width + i, width, count);
-      const auto f = factors<power, A, lanes>(d, window.beta);
+  const int64_t width = round_up(run.room, lanes), channels = run.channels, last = channels - 1;
+  const int64_t turn = lrn_rows(window) - 1, lag = grad ? window.before : 0;
+  A* const direct = terms + (turn + 1) * width;
+  const A scale = A(window.scale), k = A(window.k), back = A(2 * window.scale * window.beta);
+  for (int64_t c = 0; c < channels + lag; ++c) {
+    const int64_t from = larger(c - window.before, 0), to = smaller(c + window.after, last);
+    for (int64_t i = 0; c <= last && i < run.pixels; i += lanes) {
+      const int64_t left = run.pixels - i, at = c * run.stride + i;
+      Vec<A, lanes> sum{};
+      for (int64_t j = from; j <= to; ++j) {
+        const auto v = load_some<lanes>(x + j * run.stride + i, left);
+        sum += v * v;
+      }
+      const auto f = factors<power, A, lanes>(k + scale * sum, window.beta);
       const auto v = load_some<lanes>(x + at, left);
       if (!grad) {
         store_some<lanes>(out + at, v * f.value, left);
       } else {
         const auto g = load_some<lanes>(grad + at, left);
-        store<lanes>(terms + c * width + i, g * v * f.slope);
-        store<lanes>(direct + c * width + i, g * f.value);
+        store<lanes>(terms + (c & turn) * width + i, g * v * f.slope);
+        store<lanes>(direct + (c & turn) * width + i, g * f.value);
       }
     }
-  }
-  if (!grad) return;
-  // Channel c is in the windows of those from c - after to c + before.
-  const A back = A(2 * window.scale * window.beta);
-  for (int64_t c = 0; c <= last; ++c) {
-    const int64_t from = larger(c - window.after, 0), count = smaller(c + window.before, last) - from + 1;
-    for (int64_t i = 0; i < run.pixels; i += lanes) {
-      const int64_t at = c * run.stride + i, left = run.pixels - i;
-      const auto sum = row_sum<lanes>(terms + from * width + i, width, count);
+    // A channel is in the windows of those from `after` before it to `before` after it, which are now all known.
+    const int64_t done = c - lag, first = larger(done - window.after, 0), end = smaller(c, last);
+    for (int64_t i = 0; grad && done >= 0 && i < run.pixels; i += lanes) {
+      const int64_t left = run.pixels - i, at = done * run.stride + i;
+      Vec<A, lanes> sum{};
+      for (int64_t j = first; j <= end; ++j) sum += load<lanes>(terms + (j & turn) * width + i);
       const auto v = load_some<lanes>(x + at, left);
-      store_some<lanes>(out + at, load<lanes>(direct + c * width + i) - back * v * sum, left);
+      store_some<lanes>(out + at, load<lanes>(direct + (done & turn) * width + i) - back * v * sum, left);
     }
   }
 }

@@ -21,8 +21,15 @@ struct LrnRun {
   int64_t channels, pixels, stride, room;
 };
 
-// scratch: zeros at first; three times `channels` rows of `room` numbers, rounded up to whole vectors (NCHW), or `room`
-// rows of `channels` and of a window, rounded up both (NHWC).
+// The power of two from a window's channels upwards.
+static inline int64_t lrn_rows(const LrnWindow& window) {
+  int64_t rows = 1;
+  while (rows < window.before + window.after + 1) rows *= 2;
+  return rows;
+}
+
+// scratch: for NCHW twice lrn_rows() rows of `room` numbers, rounded up to whole vectors. For NHWC zeros at first, and
+// three times `room` rows of `channels` and of a window, rounded up both.
 FASTCNN_FOR_EACH_ISA(
     // With `grad`, out is the gradient of x.
     template <typename T>

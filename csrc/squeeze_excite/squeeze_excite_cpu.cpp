@@ -247,9 +247,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> squeeze_excite_backward_cpu(c
   const Tensor x = dense(input);
   const Shape shape(x, weights.hidden, channels_last);
   const auto dtype = x.scalar_type();
-  STD_TORCH_CHECK(grad.dim() == 4 && grad.numel() == x.numel() && grad.size(0) == x.size(0) &&
-                      grad.size(1) == x.size(1) && grad.size(2) == x.size(2) && grad.scalar_type() == dtype &&
-                      saved_tensor.numel() == shape.images * shape.saved(),
+  STD_TORCH_CHECK(grad.scalar_type() == dtype && saved_tensor.numel() == shape.images * shape.saved(),
                   "squeeze_excite_backward: expected a gradient as the input, and what the forward pass saved");
   const Tensor saved = contiguous_as(saved_tensor, accumulated(dtype));
   const auto result = [&](bool wanted, const Tensor& of) {

@@ -1,7 +1,7 @@
 """Layers over ``fastcnn.ops`` and the blocks that the networks share."""
 
 from fastcnn.nn.blocks import Bottleneck, ConvNormAct, InvertedResidual, SqueezeExcite, fold_conv_norm
-from fastcnn.nn.layers import Hardsigmoid, Hardswish, RoIAlign
+from fastcnn.nn.layers import Hardsigmoid, Hardswish, LocalResponseNorm, RoIAlign
 
 __all__ = [
     "Bottleneck",
@@ -9,6 +9,7 @@ __all__ = [
     "Hardsigmoid",
     "Hardswish",
     "InvertedResidual",
+    "LocalResponseNorm",
     "RoIAlign",
     "SqueezeExcite",
     "fold_conv_norm",

@@ -29,6 +29,18 @@ class Hardswish(nn.Hardswish):
         return ops.hardswish(input, self.inplace)
 
 
+class LocalResponseNorm(nn.LocalResponseNorm):
+    """Divides by a power of neighbouring channels' mean square, on :func:`fastcnn.ops.local_response_norm`.
+
+    Drop-in for :class:`torch.nn.LocalResponseNorm`: (N, C, ...) of any floating dtype, channels_last kept. Errors and
+    determinism are those of the op. Source: Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural
+    Networks, NIPS 2012, section 3.3.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+
 class RoIAlign(nn.Module):
     """Region-of-interest align on :func:`fastcnn.ops.roi_align`, with torchvision.ops.RoIAlign's constructor.
 
