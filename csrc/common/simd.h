@@ -134,10 +134,39 @@ inline void store(Half* at, Vec<float, N> v) {
   memcpy(at, &bits, sizeof bits);
 }
 
+#if defined(__AVX512F__)
+// Masked instructions for vectors that fill a register once widened: a call of memcpy takes many times as long.
+template <typename T, int N>
+constexpr bool kMasked = sizeof(acc_t<T>) * N == 64;
+
+template <int N, typename T>
+inline Vec<acc_t<T>, N> load_masked(const T* at, uint32_t mask) {
+  if constexpr (sizeof(T) == 8)
+    return bit_cast<Vec<acc_t<T>, N>>(_mm512_maskz_loadu_epi64(__mmask8(mask), at));
+  else if constexpr (sizeof(T) == 4)
+    return bit_cast<Vec<acc_t<T>, N>>(_mm512_maskz_loadu_epi32(__mmask16(mask), at));
+  else
+    return widen<N>(bit_cast<Vec<uint16_t, N>>(_mm256_maskz_loadu_epi16(__mmask16(mask), at)), T{});
+}
+
+template <int N, typename T>
+inline void store_masked(T* at, Vec<acc_t<T>, N> v, uint32_t mask) {
+  if constexpr (sizeof(T) == 8)
+    _mm512_mask_storeu_epi64(at, __mmask8(mask), bit_cast<__m512i>(v));
+  else if constexpr (sizeof(T) == 4)
+    _mm512_mask_storeu_epi32(at, __mmask16(mask), bit_cast<__m512i>(v));
+  else
+    _mm256_mask_storeu_epi16(at, __mmask16(mask), bit_cast<__m256i>(narrow<N>(v, T{})));
+}
+#endif
+
 // The first `count` lanes only, or all if there are more: neither reads nor writes past them. Lanes not read are 0.
 template <int N, typename T>
 inline Vec<acc_t<T>, N> load_some(const T* at, int64_t count) {
   if (count >= N) return load<N>(at);
+#if defined(__AVX512F__)
+  if constexpr (kMasked<T, N>) return load_masked<N>(at, (1u << count) - 1);
+#endif
   T buffer[N] = {};
   memcpy(buffer, at, sizeof(T) * count);
   return load<N>(buffer);
@@ -145,6 +174,9 @@ inline Vec<acc_t<T>, N> load_some(const T* at, int64_t count) {
 template <int N, typename T>
 inline void store_some(T* at, Vec<acc_t<T>, N> v, int64_t count) {
   if (count >= N) return store<N>(at, v);
+#if defined(__AVX512F__)
+  if constexpr (kMasked<T, N>) return store_masked<N>(at, v, (1u << count) - 1);
+#endif
   T buffer[N];
   store<N>(buffer, v);
   memcpy(at, buffer, sizeof(T) * count);

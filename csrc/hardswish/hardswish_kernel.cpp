@@ -1,6 +1,6 @@
 #include "hardswish_kernel.h"
 
-#include "../common/simd.h"
+#include "../common/elementwise.h"
 
 namespace fastcnn {
 namespace FASTCNN_ISA {
@@ -25,12 +25,6 @@ struct Gradient {
     return x >= 3 ? grad : below;
   }
 };
-
-template <typename T, typename Function, typename... In>
-void map(const Function& f, T* out, int64_t n, const In*... in) {
-  constexpr int lanes = kLanes<acc_t<T>>;
-  for (int64_t i = 0; i < n; i += lanes) store_some<lanes>(out + i, f(load_some<lanes>(in + i, n - i)...), n - i);
-}
 
 }  // namespace
 

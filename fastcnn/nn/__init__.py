@@ -1,13 +1,15 @@
 """Layers over ``fastcnn.ops`` and the blocks that the networks share."""
 
 from fastcnn.nn.blocks import Bottleneck, ConvNormAct, InvertedResidual, SqueezeExcite, fold_conv_norm
-from fastcnn.nn.layers import Hardswish, RoIAlign
+from fastcnn.nn.layers import Hardsigmoid, Hardswish, LocalResponseNorm, RoIAlign
 
 __all__ = [
     "Bottleneck",
     "ConvNormAct",
+    "Hardsigmoid",
     "Hardswish",
     "InvertedResidual",
+    "LocalResponseNorm",
     "RoIAlign",
     "SqueezeExcite",
     "fold_conv_norm",

@@ -9,6 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fastcnn import ops
+from fastcnn.nn.layers import Hardsigmoid
+
 ModuleFactory = Callable[..., nn.Module]
 M = TypeVar("M", bound=nn.Module)
 
@@ -117,11 +120,18 @@ class ConvNormAct(nn.Sequential):
         return fold_conv_norm(self)
 
 
+_ACTIVATIONS: dict[type, str] = {nn.ReLU: "relu", nn.SiLU: "silu"}
+_GATES: dict[type, str] = {nn.Sigmoid: "sigmoid", nn.Hardsigmoid: "hardsigmoid", Hardsigmoid: "hardsigmoid"}
+
+
 class SqueezeExcite(nn.Module):
     """Squeeze-and-excitation: scales each channel by a gate computed from all channels' means. Shape is kept.
 
     Keys ``fc1`` and ``fc2`` (1x1 convolutions) are torchvision.ops.SqueezeExcitation's. Source: Hu et al.,
     Squeeze-and-Excitation Networks, CVPR 2018, section 3.
+
+    Runs :func:`fastcnn.ops.squeeze_excite`; the modules one by one where one of them has a hook or has been replaced
+    by what that op does not compute.
 
     Args:
         channels: of input and output.
@@ -148,8 +158,31 @@ class SqueezeExcite(nn.Module):
         self.scale_activation = gate()
 
     def forward(self, input: Tensor) -> Tensor:
-        gate = self.fc2(self.activation(self.fc1(self.avgpool(input))))
-        return input * self.scale_activation(gate)
+        if isinstance(input, Tensor) and self._is_one_op():
+            activation, gate = _ACTIVATIONS[type(self.activation)], _GATES[type(self.scale_activation)]
+            parameters = self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
+            return ops.squeeze_excite(input, *parameters, activation, gate)
+        scores = self.fc2(self.activation(self.fc1(self.avgpool(input))))
+        return input * self.scale_activation(scores)
+
+    def _is_one_op(self) -> bool:
+        fc1, fc2 = self.fc1, self.fc2
+        if not (
+            type(self.activation) in _ACTIVATIONS
+            and type(self.scale_activation) in _GATES
+            and type(self.avgpool) is nn.AdaptiveAvgPool2d
+            and type(fc1) is type(fc2) is nn.Conv2d  # A subclass may quantise, or parametrise its weight.
+            and self.avgpool.output_size == 1
+            and fc1.kernel_size == fc2.kernel_size == (1, 1)
+            and fc1.groups == fc2.groups == 1
+        ):
+            return False
+        # Whoever hooks a module wants it called.
+        return not any(
+            m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks
+            for m in self._modules.values()
+            if m is not None
+        )
 
 
 class Bottleneck(nn.Module):

@@ -7,6 +7,17 @@ from torch import Tensor, nn
 from fastcnn import ops
 
 
+class Hardsigmoid(nn.Hardsigmoid):
+    """``relu6(x + 3) / 6``, elementwise, on :func:`fastcnn.ops.hardsigmoid`.
+
+    Drop-in for :class:`torch.nn.Hardsigmoid`: any shape, floating dtype and memory format, all of them kept.
+    Deterministic. Source: Howard et al., Searching for MobileNetV3, ICCV 2019, section 5.2.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.hardsigmoid(input, self.inplace)
+
+
 class Hardswish(nn.Hardswish):
     """``x * relu6(x + 3) / 6``, elementwise, on :func:`fastcnn.ops.hardswish`.
 
@@ -16,6 +27,18 @@ class Hardswish(nn.Hardswish):
 
     def forward(self, input: Tensor) -> Tensor:
         return ops.hardswish(input, self.inplace)
+
+
+class LocalResponseNorm(nn.LocalResponseNorm):
+    """Divides by a power of neighbouring channels' mean square, on :func:`fastcnn.ops.local_response_norm`.
+
+    Drop-in for :class:`torch.nn.LocalResponseNorm`: (N, C, ...) of any floating dtype, channels_last kept. Errors and
+    determinism are those of the op. Source: Krizhevsky et al., ImageNet Classification with Deep Convolutional Neural
+    Networks, NIPS 2012, section 3.3.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
 
 
 class RoIAlign(nn.Module):

@@ -1,7 +1,10 @@
 """The ops: functions of tensors, with the signatures torch and torchvision give them."""
 
+from fastcnn.ops.hardsigmoid import hardsigmoid
 from fastcnn.ops.hardswish import hardswish
+from fastcnn.ops.local_response_norm import local_response_norm
 from fastcnn.ops.nms import nms
 from fastcnn.ops.roi_align import roi_align
+from fastcnn.ops.squeeze_excite import squeeze_excite
 
-__all__ = ["hardswish", "nms", "roi_align"]
+__all__ = ["hardsigmoid", "hardswish", "local_response_norm", "nms", "roi_align", "squeeze_excite"]
