@@ -31,7 +31,7 @@ struct MathConstants<float> {
   // (exp(r) - 1 - r) / r^2 for |r| <= ln(2) / 2.
   static constexpr float kExp[] = {0.5f, 0.16666577f, 0.0416665546f, 0.00836317905f, 0.00139261836f};
   // (atanh(s) / s - 1) / s^2 in s^2 <= 1/9.
-  static constexpr float kAtanh[] = {0.333333337f, 0.199998532f, 0.14296179f, 0.108532879f, 0.116121646f};
+  static constexpr float kAtanh[] = {0.333333202f, 0.200037803f, 0.141183099f, 0.13425749f};
 };
 
 template <>
@@ -80,20 +80,39 @@ inline V scale_by_power(V x, V rounded) {
 }
 
 template <typename V>
-inline V exp(V x) {
+inline V magnitude(V x) {
   using M = MathOf<V>;
-  x = x > M::kExpHigh ? V{} + M::kExpHigh : x;
+  return bit_cast<V>(bit_cast<IntsOf<V>>(x) & ~bit_cast<typename M::Int>(Lane<V>(-0.0)));
+}
+
+// exp(x) for x <= 0, without exp's guard against overflow.
+template <typename V>
+inline V exp_nonpositive(V x) {
+  using M = MathOf<V>;
   x = x < M::kExpLow ? V{} + M::kExpLow : x;
   const V rounded = x * Lane<V>(1.4426950408889634) + M::kRound, n = rounded - M::kRound;
   const V r = (x - n * M::kLn2High) - n * M::kLn2Low;
   return scale_by_power(1 + (r + r * r * polynomial(r, M::kExp)), rounded);
 }
 
-// 2 atanh(s) = log((1 + s) / (1 - s)) for |s| <= 1/3, less 2 s: what is small is to be added first.
+template <typename V>
+inline V exp(V x) {
+  using M = MathOf<V>;
+  return exp_nonpositive(x > M::kExpHigh ? V{} + M::kExpHigh : x);
+}
+
+// 2 atanh(s) less 2 s, which is to be added last, for |s| <= 1/3.
 template <typename V>
 inline V atanh_rest(V s) {
   const V t = s * s;
   return 2 * s * (t * polynomial(t, MathOf<V>::kAtanh));
+}
+
+// 2 atanh(s) = log((1 + s) / (1 - s)) for |s| <= 1/3. At s = x / (2 + x) it is log(1 + x), as accurate for small x as
+// for x of 1.
+template <typename V>
+inline V atanh_doubled(V s) {
+  return 2 * s + atanh_rest(s);
 }
 
 template <typename V>
@@ -110,13 +129,6 @@ inline V log(V x) {
   const V finite = exponent * M::kLn2High + (2 * s + (atanh_rest(s) + exponent * M::kLn2Low));
   const V special = x == 0 ? V{} - M::kInfinity : x < 0 ? V{} + __builtin_nanf("") : x;
   return (x > 0) & (x <= M::kMax) ? finite : special;
-}
-
-// log(1 + x) for 0 <= x <= 1, as accurate for small x as for large.
-template <typename V>
-inline V log1p_of_unit(V x) {
-  const V s = x / (2 + x);
-  return 2 * s + atanh_rest(s);
 }
 
 }  // namespace
