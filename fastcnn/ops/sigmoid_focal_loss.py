@@ -35,7 +35,7 @@ def sigmoid_focal_loss(
         ignore_index: rows of this class index have neither loss nor gradient. Class indices only.
 
     Returns:
-        The losses in the shape and layout of `inputs`, or a scalar. Its dtype is that of `inputs`, promoted with that of
+        The losses in the shape and layout of `inputs`, or a scalar; of the dtype of `inputs`, promoted with that of
         `targets` that are probabilities.
 
     Raises:
@@ -58,32 +58,35 @@ def sigmoid_focal_loss(
     _losses.check_gamma(_NAME, gamma)
     if not (0 <= alpha <= 1 or alpha == -1):
         raise ValueError(f"{_NAME}: expected an alpha in [0, 1], or -1, got {alpha}")
+    x: Tensor | None
+    y: Tensor | None
     if targets.dim() == inputs.dim() - 1 and _losses.is_index(targets) and targets.shape == inputs.shape[:-1]:
-        (inputs,) = _library.autocast(inputs, dtype=torch.float32)
-        targets = targets.long()
+        (x,), y = _library.autocast(inputs, dtype=torch.float32), targets.long()
     elif targets.shape == inputs.shape:
-        inputs, targets = _library.autocast(inputs, targets, dtype=torch.float32)
         dtype = torch.promote_types(inputs.dtype, targets.dtype)
-        inputs, targets = inputs.to(dtype), targets.to(dtype)
+        x, y = _library.autocast(inputs.to(dtype), targets.to(dtype), dtype=torch.float32)
     else:
         raise ValueError(
             f"{_NAME}: expected targets of the shape {tuple(inputs.shape)} of inputs, or integers of its first "
             f"{max(inputs.dim() - 1, 0)} dimension(s), got {targets.dtype} of shape {tuple(targets.shape)}"
         )
-    args = (inputs, targets, float(alpha), float(gamma), code, int(ignore_index))
+    args = (x, y, float(alpha), float(gamma), code, int(ignore_index))
     if targets.requires_grad and torch.is_grad_enabled():
         return _reference(*args)
     with _losses.index_errors(_NAME):
         return _library.call(_op, *args)
 
 
-def _rows(targets: Tensor, classes: int, ignore_index: int, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
-    """Targets as probabilities, and for class indices which rows count."""
+def _prepare(inputs: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Logits, targets as probabilities, and for class indices which rows count."""
+    x = _losses.wide(inputs)
     if targets.is_floating_point():
-        return targets.to(dtype), None
-    valid = (targets != ignore_index).unsqueeze(-1)
+        return x, targets.to(x.dtype), None
+    classes = inputs.size(-1)
     _losses.check_indices(_NAME, targets, ignore_index, classes)
-    return (targets.unsqueeze(-1) == torch.arange(classes, device=targets.device)).to(dtype), valid
+    valid = (targets != ignore_index).unsqueeze(-1)
+    one_hot = targets.unsqueeze(-1) == torch.arange(classes, device=targets.device)
+    return torch.where(valid, x, 0), one_hot.to(x.dtype), valid
 
 
 def _weight(y: Tensor, alpha: float) -> Tensor | float:
@@ -106,8 +109,7 @@ def _cross_entropy(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _reference(inputs, targets, alpha, gamma, reduction, ignore_index):
-    x = _losses.wide(inputs)
-    y, valid = _rows(targets, inputs.size(-1) if inputs.dim() else 1, ignore_index, x.dtype)
+    x, y, valid = _prepare(inputs, targets, ignore_index)
     loss = _weight(y, alpha) * _cross_entropy(x, y) * _miss(x, y) ** gamma
     if valid is not None:
         loss = torch.where(valid, loss, 0)
@@ -122,8 +124,8 @@ def _count(x: Tensor, valid: Tensor | None) -> Tensor | int:
 
 
 def _reference_backward(grad, inputs, targets, alpha, gamma, reduction, ignore_index):
-    x, grad = _losses.wide(inputs), _losses.wide(grad)
-    y, valid = _rows(targets, inputs.size(-1) if inputs.dim() else 1, ignore_index, x.dtype)
+    x, y, valid = _prepare(inputs, targets, ignore_index)
+    grad = _losses.wide(grad)
     p, q = torch.sigmoid(x), torch.sigmoid(-x)
     miss = _miss(x, y)
     ratio = torch.where(y == 0, q, torch.where(y == 1, p, p * q / miss))

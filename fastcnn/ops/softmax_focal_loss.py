@@ -20,8 +20,8 @@ def softmax_focal_loss(
 ) -> Tensor:
     """``-alpha_t (1 - p_t)^gamma log(p_t)`` with ``p = softmax(inputs)`` over the classes and t the target.
 
-    Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, section 3, equation 5, for a softmax. With a gamma of 0
-    and no alpha it is :func:`torch.nn.functional.cross_entropy`.
+    Lin et al., Focal Loss for Dense Object Detection, ICCV 2017, section 3, equation 5, for a softmax. With a gamma
+    of 0 and no alpha it is :func:`torch.nn.functional.cross_entropy`.
 
     Args:
         inputs: logits ``[N, C, d1, ...]``, or ``[C]`` for one example; float64, float32, bfloat16 or float16 (16-bit
@@ -65,8 +65,8 @@ def softmax_focal_loss(
     if inputs.size(1) == 0:
         raise ValueError(f"{_NAME}: expected inputs with at least one class, got shape {tuple(inputs.shape)}")
     weights = _class_weights(alpha, inputs)
-    (inputs,) = _library.autocast(inputs, dtype=torch.float32)
-    args = (inputs, targets.long(), weights, float(gamma), code, int(ignore_index))
+    (scores,) = _library.autocast(inputs, dtype=torch.float32)
+    args = (scores, targets.long(), weights, float(gamma), code, int(ignore_index))
     if weights is not None and weights.requires_grad and torch.is_grad_enabled():
         loss = _reference(*args)
     else:
@@ -91,13 +91,14 @@ def _class_weights(alpha: float | Tensor | None, inputs: Tensor) -> Tensor | Non
 
 def _prepare(inputs, targets, alpha, ignore_index):
     """Of every position: its target's log-probability, 1 - p_t, weight, whether it counts, and its target."""
-    x = _losses.wide(inputs)
-    _losses.check_indices(_NAME, targets, ignore_index, x.size(1), lowest=0)
+    _losses.check_indices(_NAME, targets, ignore_index, inputs.size(1), lowest=0)
     valid = targets != ignore_index
+    x = torch.where(valid.unsqueeze(1), _losses.wide(inputs), 0)
     index = torch.where(valid, targets, 0)
     log_p = torch.log_softmax(x, 1).gather(1, index.unsqueeze(1)).squeeze(1)
-    # Clamped, for a power below 1 has no slope at 0.
+    # Clamped, for a power below 1 has no slope at 0; and a constant where the logarithm it multiplies is infinite.
     miss = (-torch.expm1(log_p)).clamp(min=torch.finfo(x.dtype).tiny)
+    miss = torch.where(log_p >= torch.finfo(x.dtype).min, miss, 1)
     return log_p, miss, 1.0 if alpha is None else alpha.to(x.dtype)[index], valid, index
 
 

@@ -16,16 +16,17 @@ def _case(
     weighted: bool = False,
     ignored: float = 0.2,
     gradcheck: bool = True,
-    last: bool = False,
     **kwargs,
 ) -> Case:
     def make(dtype, device, g):
         size = (shape[0], *shape[2:])
         target = torch.randint(shape[1], size, generator=g)
-        target = torch.where(torch.rand(size, generator=g) < ignored, kwargs.get("ignore_index", -100), target)
+        drop = torch.rand(size, generator=g) < ignored
+        drop.view(-1)[:1] = False  # The mean over nothing is NaN.
+        target = torch.where(drop, kwargs.get("ignore_index", -100), target)
         alpha = torch.rand(shape[1], generator=g).to(device, dtype) if weighted else None
         x = 2 * normal(*shape)(dtype, device, g)
-        return x.contiguous(memory_format=torch.channels_last) if last else x, target.to(device), alpha
+        return x, target.to(device), alpha
 
     return Case(name, make, kwargs, gradcheck)
 
@@ -79,9 +80,6 @@ SPEC = OpSpec(
         _case("detection 100000x81, sum", 100_000, 81, ignored=0, reduction="sum"),
         _case("imagenet 256x1000, mean", 256, 1000, ignored=0, reduction="mean"),
         _case("cityscapes 4x19x256x512, mean", 4, 19, 256, 512, reduction="mean", ignored=0.05),
-        _case(
-            "cityscapes 4x19x256x512 channels_last, mean", 4, 19, 256, 512, last=True, reduction="mean", ignored=0.05
-        ),
         _case("cityscapes 4x19x256x512, weights", 4, 19, 256, 512, weighted=True, ignored=0.05),
         _case("two classes 4x2x512x512, mean", 4, 2, 512, 512, ignored=0, reduction="mean"),
         _case("cifar 128x10, mean", 128, 10, ignored=0, reduction="mean"),
