@@ -35,11 +35,10 @@ inline int64_t count_class_indices(const char* op, const Tensor& indices, int64_
     }
   });
   if (wrong < n) {
-    // fastcnn.ops turns this into an IndexError.
     std::ostringstream message;
     message << op << ": target " << index[wrong] << " at position " << wrong << " is none of the " << classes
             << " classes";
-    throw std::out_of_range(message.str());
+    throw std::out_of_range(message.str());  // An IndexError in Python.
   }
   return counted;
 }

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -48,14 +46,3 @@ def check_indices(op: str, targets: Tensor, ignore_index: int, classes: int, low
         at = int(wrong.nonzero()[0])
         index = int(targets.flatten()[at])
         raise IndexError(f"{op}: target {index} at position {at} is none of the {classes} classes")
-
-
-@contextlib.contextmanager
-def index_errors(op: str) -> Iterator[None]:
-    """Turns what the C++ kernel says of a wrong index into an IndexError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if str(error).startswith(f"{op}: target"):
-            raise IndexError(str(error).splitlines()[0]) from None
-        raise

@@ -73,8 +73,7 @@ def sigmoid_focal_loss(
     args = (x, y, float(alpha), float(gamma), code, int(ignore_index))
     if targets.requires_grad and torch.is_grad_enabled():
         return _reference(*args)
-    with _losses.index_errors(_NAME):
-        return _library.call(_op, *args)
+    return _library.call(_op, *args)
 
 
 def _prepare(inputs: Tensor, targets: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor | None]:

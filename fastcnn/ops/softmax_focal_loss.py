@@ -70,8 +70,7 @@ def softmax_focal_loss(
     if weights is not None and weights.requires_grad and torch.is_grad_enabled():
         loss = _reference(*args)
     else:
-        with _losses.index_errors(_NAME):
-            loss = _library.call(_op, *args)
+        loss = _library.call(_op, *args)
     return loss if batched or code != _losses.NONE else loss[0]
 
 
