@@ -53,6 +53,18 @@ Tensor laid_out_as(const Tensor& x, const Tensor& dense_like) {
   return torch::stable::copy_(copy, x);
 }
 
+Tensor empty_laid_out_as(const Tensor& x) {
+  Tensor out = torch::stable::empty_like(x);
+  advise_huge_pages(out);
+  return out;
+}
+
+Tensor empty_contiguous(const Tensor& x) {
+  Tensor out = torch::stable::empty(x.sizes(), x.scalar_type(), std::nullopt, x.device());
+  advise_huge_pages(out);
+  return out;
+}
+
 Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last,
                 std::optional<ScalarType> dtype) {
   Tensor out =

@@ -30,6 +30,11 @@ Tensor contiguous_as(const Tensor& x, ScalarType dtype);
 // copy of which that is true. Elementwise kernels then run over memory, whatever the layout.
 Tensor laid_out_as(const Tensor& x, const Tensor& dense_like);
 
+// Of the sizes, dtype and device of `x`: in its layout as torch.empty_like has it, or contiguous. Large ones ask for
+// huge pages.
+Tensor empty_laid_out_as(const Tensor& x);
+Tensor empty_contiguous(const Tensor& x);
+
 // `like` gives dtype and device; sizes are those of a 4-d tensor N, C, H, W.
 Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last,
                 std::optional<ScalarType> dtype = std::nullopt);

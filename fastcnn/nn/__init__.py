@@ -1,7 +1,7 @@
 """Layers over ``fastcnn.ops`` and the blocks that the networks share."""
 
 from fastcnn.nn.blocks import Bottleneck, ConvNormAct, InvertedResidual, SqueezeExcite, fold_conv_norm
-from fastcnn.nn.layers import Hardsigmoid, Hardswish, LocalResponseNorm, RoIAlign
+from fastcnn.nn.layers import Hardsigmoid, Hardswish, LocalResponseNorm, RoIAlign, SigmoidFocalLoss, SoftmaxFocalLoss
 
 __all__ = [
     "Bottleneck",
@@ -11,6 +11,8 @@ __all__ = [
     "InvertedResidual",
     "LocalResponseNorm",
     "RoIAlign",
+    "SigmoidFocalLoss",
+    "SoftmaxFocalLoss",
     "SqueezeExcite",
     "fold_conv_norm",
 ]

@@ -76,3 +76,79 @@ class RoIAlign(nn.Module):
             f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, "
             f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
         )
+
+
+class SigmoidFocalLoss(nn.Module):
+    """Focal loss of independent classes on :func:`fastcnn.ops.sigmoid_focal_loss`, whose arguments and errors it has.
+
+    ``forward(inputs, targets)``: logits of any shape, and probabilities of the same shape or, for logits (..., K),
+    class indices (...) with -1 for background. Deterministic. Source: Lin et al., Focal Loss for Dense Object
+    Detection, ICCV 2017, section 3.
+
+    Args:
+        alpha: weight of the foreground, in [0, 1]; -1 leaves out the weights.
+        gamma: exponent of the factor that takes easy examples out.
+        reduction: "none", "mean" or "sum".
+        ignore_index: class index of rows that do not count.
+    """
+
+    def __init__(
+        self, alpha: float = 0.25, gamma: float = 2.0, reduction: str = "none", ignore_index: int = -100
+    ) -> None:
+        super().__init__()
+        _check_reduction("SigmoidFocalLoss", reduction)
+        self.alpha = alpha
+        self.gamma = gamma
+        self.reduction = reduction
+        self.ignore_index = ignore_index
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return ops.sigmoid_focal_loss(inputs, targets, self.alpha, self.gamma, self.reduction, self.ignore_index)
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.alpha}, gamma={self.gamma}, reduction={self.reduction!r}, ignore_index={self.ignore_index}"
+
+
+class SoftmaxFocalLoss(nn.Module):
+    """Focal loss of exclusive classes on :func:`fastcnn.ops.softmax_focal_loss`, whose arguments and errors it has.
+
+    ``forward(inputs, targets)``: logits (N, C, ...) and class indices (N, ...). Deterministic. Source: Lin et al.,
+    Focal Loss for Dense Object Detection, ICCV 2017, section 3.
+
+    Args:
+        alpha: weight (C) of each class, kept as a buffer that moves with the module and is not in its state dict; a
+            number for all classes; or None.
+        gamma: exponent of the factor that takes easy examples out.
+        reduction: "none", "mean" or "sum".
+        ignore_index: target that does not count.
+    """
+
+    def __init__(
+        self,
+        alpha: float | Tensor | None = None,
+        gamma: float = 2.0,
+        reduction: str = "none",
+        ignore_index: int = -100,
+    ) -> None:
+        super().__init__()
+        _check_reduction("SoftmaxFocalLoss", reduction)
+        self.alpha: float | Tensor | None
+        if isinstance(alpha, Tensor):
+            self.register_buffer("alpha", alpha, persistent=False)
+        else:
+            self.alpha = alpha
+        self.gamma = gamma
+        self.reduction = reduction
+        self.ignore_index = ignore_index
+
+    def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        return ops.softmax_focal_loss(inputs, targets, self.alpha, self.gamma, self.reduction, self.ignore_index)
+
+    def extra_repr(self) -> str:
+        alpha = f"[{self.alpha.numel()}]" if isinstance(self.alpha, Tensor) else self.alpha
+        return f"alpha={alpha}, gamma={self.gamma}, reduction={self.reduction!r}, ignore_index={self.ignore_index}"
+
+
+def _check_reduction(module: str, reduction: str) -> None:
+    if reduction not in ("none", "mean", "sum"):
+        raise ValueError(f"{module}: expected reduction 'none', 'mean' or 'sum', got {reduction!r}")

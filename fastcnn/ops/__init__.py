@@ -5,6 +5,17 @@ from fastcnn.ops.hardswish import hardswish
 from fastcnn.ops.local_response_norm import local_response_norm
 from fastcnn.ops.nms import nms
 from fastcnn.ops.roi_align import roi_align
+from fastcnn.ops.sigmoid_focal_loss import sigmoid_focal_loss
+from fastcnn.ops.softmax_focal_loss import softmax_focal_loss
 from fastcnn.ops.squeeze_excite import squeeze_excite
 
-__all__ = ["hardsigmoid", "hardswish", "local_response_norm", "nms", "roi_align", "squeeze_excite"]
+__all__ = [
+    "hardsigmoid",
+    "hardswish",
+    "local_response_norm",
+    "nms",
+    "roi_align",
+    "sigmoid_focal_loss",
+    "softmax_focal_loss",
+    "squeeze_excite",
+]

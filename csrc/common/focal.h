@@ -1,0 +1,52 @@
+#pragma once
+
+// What the focal losses share (Lin et al. 2017, section 3.2).
+
+#include "math.h"
+
+namespace fastcnn {
+namespace FASTCNN_ISA {
+namespace {
+
+// miss^gamma, the factor that turns a cross-entropy into a focal loss. Everybody's gamma is 2, which kernels know at
+// compile time.
+template <typename A>
+struct Square {
+  static constexpr bool kIsSquare = true;
+  static constexpr A gamma = 2;
+
+  template <typename V>
+  V operator()(V miss) const {
+    return miss * miss;
+  }
+};
+
+template <typename A>
+struct Power {
+  static constexpr bool kIsSquare = false;
+  A gamma;
+
+  template <typename V>
+  V operator()(V miss) const {
+    if (gamma == 1) return miss;
+    if (gamma == 0) return V{} + 1;
+    return exp(gamma * log(miss));
+  }
+};
+
+template <typename A, typename Body>
+inline auto with_modulation(A gamma, const Body& body) {
+  return gamma == 2 ? body(Square<A>{}) : body(Power<A>{gamma});
+}
+
+// f(first, count) for every vector of [0, n); only the last may be of fewer than kStep elements.
+template <int kStep, typename F>
+[[gnu::always_inline]] inline void for_each_vector(int64_t n, const F& f) {
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) f(i, kStep);
+  if (i < n) f(i, n - i);
+}
+
+}  // namespace
+}  // namespace FASTCNN_ISA
+}  // namespace fastcnn
