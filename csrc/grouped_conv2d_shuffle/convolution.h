@@ -121,6 +121,9 @@ void convolve_planes(const Convolution& c, const T* x, const Weights<acc_t<T>>& 
   const int64_t cuts = bands(window, in_place ? 0 : c.channels_last ? c.groups * c.in : c.in, wanted);
   const int64_t rows = (window.out_height + cuts - 1) / cuts, pitch = packing(window, rows).pitch;
   const bool stores = !c.channels_last && pitch == window.out_width && pixels / cuts >= kGemmLanes;
+  // Small maps that need no packing are shared out by channels of the result.
+  const int64_t made = c.images * groups * cuts, most_parts = in_place ? std::max<int64_t>(c.out / 16, 1) : 1;
+  const int64_t parts = std::clamp<int64_t>(4 * threads / made, 1, most_parts);
 
   const Packer<T> pack(c, window, rows);
   // Of all groups where the planes lie in the tensor, of any one where they are packed.
@@ -135,20 +138,30 @@ void convolve_planes(const Convolution& c, const T* x, const Weights<acc_t<T>>& 
   const auto gemm_wide = FASTCNN_SELECT(gemm<A>);
   const auto convert_row = FASTCNN_SELECT(convert<A, T>);
   const auto transpose = FASTCNN_SELECT(transpose_into<A, T>);
-  const int64_t channels = c.groups * c.out, tasks = c.images * groups * cuts;
+  const int64_t channels = c.groups * c.out, tasks = made * parts;
   const int64_t flops = 2 * c.images * pixels * channels * c.terms();
   torch::stable::parallel_for(0, tasks, grain(flops, tasks), [&](int64_t begin, int64_t end) {
     const auto packed = std::make_unique_for_overwrite<A[]>(in_place ? 0 : pack.size());
     const auto result = std::make_unique_for_overwrite<A[]>(stores ? 0 : row * (c.channels_last ? channels : c.out));
     for (int64_t task = begin; task < end; ++task) {
-      const int64_t image = task / (groups * cuts), first_group = task / cuts % groups, cut = task % cuts;
-      const int64_t top = window.out_height * cut / cuts, count = window.out_height * (cut + 1) / cuts - top;
+      const int64_t image = task / (groups * parts * cuts), first_group = task / (parts * cuts) % groups;
+      const int64_t part = task / cuts % parts, first = c.out * part / parts;  // The first channel of the result.
+      const int64_t cut = task % cuts, top = window.out_height * cut / cuts;
+      const int64_t count = window.out_height * (cut + 1) / cuts - top;
       if (!in_place) pack(x, image, first_group, top, packed.get());
       for (int64_t g = first_group; g < (c.channels_last ? c.groups : first_group + 1); ++g) {
-        Gemm<A> product{c.out,       count * pitch, c.terms(), weights.data + g * weights.group,
-                        weights.row, weights.step,  nullptr,   b_rows.data() + (in_place ? g * c.in : 0),
-                        nullptr,     nullptr,       relu,      out_rows.data() + g * c.out};
-        if (bias) product.row_bias = bias + g * c.out;
+        Gemm<A> product{c.out * (part + 1) / parts - first,
+                        count * pitch,
+                        c.terms(),
+                        weights.data + g * weights.group + first * weights.row,
+                        weights.row,
+                        weights.step,
+                        nullptr,
+                        b_rows.data() + (in_place ? g * c.in : 0),
+                        bias ? bias + g * c.out + first : nullptr,
+                        nullptr,
+                        relu,
+                        out_rows.data() + g * c.out + first};
         if constexpr (std::is_same_v<T, A>) {
           if (in_place) product.b = x + image * c.groups * c.in * pixels + top;
         }
@@ -179,26 +192,37 @@ void convolve_planes(const Convolution& c, const T* x, const Weights<acc_t<T>>& 
 }
 
 // A 1x1 convolution in NHWC: all images are one list of pixels. Channel i of group g is channel g * in_group + i *
-// in_step of a pixel; b holds a matrix `in` x `out` for each group. Results are shuffled into `shuffle` groups.
+// in_step of a pixel. Results are shuffled into `shuffle` groups.
 struct PixelConvolution {
   int64_t pixels, groups, in, out, in_group, in_step, shuffle;
 };
 
+// The weights are a matrix `in` x `out` for each group or, if they are to be turned, `out` x `in`.
 template <typename T>
-void convolve_pixels(const PixelConvolution& c, const T* x, const acc_t<T>* b, const acc_t<T>* bias, bool relu, T* y) {
+void convolve_pixels(const PixelConvolution& c, const T* x, const acc_t<T>* weights, bool turn, const acc_t<T>* bias,
+                     bool relu, T* y) {
   using A = acc_t<T>;
   using U = std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
   const int64_t in = c.groups * c.in, out = c.groups * c.out;
-  const int64_t share = c.pixels / (2 * int64_t(torch::stable::get_num_threads()));
-  const int64_t band = std::clamp<int64_t>(share / 8 * 8, 8, 2 * kTilePixels), tasks = (c.pixels + band - 1) / band;
+  // As many tasks for each thread, of whole tiles.
+  const int64_t threads = int64_t(torch::stable::get_num_threads());
+  const int64_t shares = (c.pixels / (2 * kTilePixels) + threads) / threads * threads;
+  const int64_t band = (c.pixels + 8 * shares - 1) / (8 * shares) * 8, tasks = (c.pixels + band - 1) / band;
   const bool shuffles = c.shuffle > 1 && c.shuffle < out;
   const std::vector<int64_t> b_rows = evenly_spaced(c.in, c.out), out_rows = evenly_spaced(band, out);
   const auto kernel = FASTCNN_SELECT(gemm<T>);
   const auto widen = FASTCNN_SELECT(convert<T, A>);
   const auto shuffle = FASTCNN_SELECT(shuffle_pixels<U>);
+  const auto transpose = FASTCNN_SELECT(transpose_into<A, A>);
   torch::stable::parallel_for(0, tasks, grain(2 * c.pixels * out * c.in, tasks), [&](int64_t begin, int64_t end) {
     const auto wide = std::make_unique_for_overwrite<A[]>(std::is_same_v<T, A> ? 0 : band * in);
     const auto result = std::make_unique_for_overwrite<T[]>(shuffles ? band * out : 0);
+    // Every thread turns the weights for itself: to fetch what another one has just written takes longer.
+    const auto turned = std::make_unique_for_overwrite<A[]>(turn ? in * c.out : 0);
+    for (int64_t g = 0; turn && g < c.groups; ++g)
+      transpose(weights + g * c.in * c.out, Rows{nullptr, c.in}, c.out, c.in, turned.get() + g * c.in * c.out,
+                Rows{nullptr, c.out});
+    const A* b = turn ? turned.get() : weights;
     for (int64_t task = begin; task < end; ++task) {
       const int64_t first = task * band, count = std::min(band, c.pixels - first);
       const A* from = wide.get();

@@ -76,19 +76,11 @@ void forward(const Convolution& c, const Tensor& input, const Tensor& weight, co
   const std::optional<Tensor> b = bias ? std::optional(contiguous_as(*bias, kAccumulate<T>)) : std::nullopt;
   const auto* from = static_cast<const T*>(input.const_data_ptr());
   auto* to = static_cast<T*>(out.mutable_data_ptr());
-  const int64_t matrix = c.out * c.in;
   if (!by_pixel(c))
     return convolve_planes(c, from, Weights<A>{data_of<T>(w), c.out * c.terms(), c.terms(), 1}, data_of<T>(b), relu,
                            to);
-  std::vector<A> columns(c.groups * matrix);
-  const auto transpose = FASTCNN_SELECT(transpose_into<A, A>);
-  torch::stable::parallel_for(0, c.groups, 1 + (1 << 15) / matrix, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g)
-      transpose(data_of<T>(w) + g * matrix, Rows{nullptr, c.in}, c.out, c.in, columns.data() + g * matrix,
-                Rows{nullptr, c.out});
-  });
   const PixelConvolution pixels{c.images * c.in_pixels(), c.groups, c.in, c.out, c.in, 1, shuffle_groups};
-  convolve_pixels(pixels, from, columns.data(), data_of<T>(b), relu, to);
+  convolve_pixels(pixels, from, data_of<T>(w), true, data_of<T>(b), relu, to);
 }
 
 Tensor grouped_conv2d_shuffle_cpu(const Tensor& input, const Tensor& weight, std::optional<Tensor> bias, Sizes stride,
@@ -172,7 +164,7 @@ void backward_input(const Backward& b, const Tensor& weight, Tensor& out) {
   if (by_pixel(b.c)) {
     PixelConvolution pixels = b.pixels;
     std::swap(pixels.in, pixels.out);
-    return convolve_pixels(pixels, from, data_of<T>(w), kNoBias, false, to);
+    return convolve_pixels(pixels, from, data_of<T>(w), false, kNoBias, false, to);
   }
   const Convolution t = transposed(b.c);
   if (t.terms() == t.in)

@@ -10,80 +10,90 @@ namespace {
 constexpr int kTileRows = kVectorBytes == 64 ? 8 : 4;
 constexpr int kTileVectors = 3;
 
-template <typename A>
-using Full = Vec<A, kLanes<A>>;
+template <typename A, int N, bool Accumulate, typename T>
+inline Vec<A, N> start(const Gemm<A>& g, int64_t row, int64_t column, const T* out) {
+  if constexpr (Accumulate) return load<N>(out + g.out_rows[row] + column);
+  if (g.column_bias) return load<N>(g.column_bias + column);
+  return Vec<A, N>{} + (g.row_bias ? g.row_bias[row] : 0);
+}
 
-// Columns are those from `column` on, but the last vector ends where the row does: it may overlap the one before, and
-// both then get the same values.
-template <int M, int V, typename A, typename T, bool Accumulate>
+template <typename A, int N, typename T>
+inline void finish(const Gemm<A>& g, int64_t row, int64_t column, Vec<A, N> sum, T* out) {
+  store<N>(out + g.out_rows[row] + column, g.relu ? (sum < 0 ? Vec<A, N>{} : sum) : sum);
+}
+
+// M rows of V vectors from `column` on, and half a vector if H is 1. The last one ends where the row does: it may
+// overlap the one before, and both then get the same values.
+template <int M, int V, int H, typename A, typename T, bool Accumulate>
 inline void tile(const Gemm<A>& g, int64_t row, int64_t column, T* out) {
-  constexpr int L = kLanes<A>;
-  const int64_t last = g.columns - L > column + (V - 1) * L || g.columns < L ? column + (V - 1) * L : g.columns - L;
-  const auto at = [&](int v) { return v + 1 < V ? column + v * L : last; };
-  Full<A> acc[M][V];
+  constexpr int L = kLanes<A>, N = H ? L / 2 : L, F = V + H - 1;  // The last vector, and how many there are before it.
+  const int64_t after = column + F * L, last = g.columns - N < after && g.columns >= L ? g.columns - N : after;
+  Vec<A, L> acc[M][F ? F : 1];
+  Vec<A, N> acc_last[M];
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 3
-    for (int v = 0; v < V; ++v) {
-      if constexpr (Accumulate)
-        acc[m][v] = load<L>(out + g.out_rows[row + m] + at(v));
-      else
-        acc[m][v] = g.column_bias ? load<L>(g.column_bias + at(v)) : Full<A>{} + (g.row_bias ? g.row_bias[row + m] : 0);
-    }
+    for (int v = 0; v < F; ++v) acc[m][v] = start<A, L, Accumulate>(g, row + m, column + v * L, out);
+    acc_last[m] = start<A, N, Accumulate>(g, row + m, last, out);
   }
   const A* a = g.a + row * g.a_row;
-  const int64_t a_row = g.a_row, a_step = g.a_step, terms = g.terms;
+  const int64_t a_row = g.a_row, a_step = g.a_step, terms = g.terms, shift = last - column;
   const A* b = g.b + column;
-  const int64_t last_of_b = last - column;
   const int64_t* b_rows = g.b_rows;
   for (int64_t p = 0; p < terms; ++p, a += a_step) {
     const A* from = b + b_rows[p];
-    Full<A> x[V];
+    Vec<A, L> x[F ? F : 1];
 #pragma GCC unroll 3
-    for (int v = 0; v < V; ++v) x[v] = load<L>(from + (v + 1 < V ? v * L : last_of_b));
+    for (int v = 0; v < F; ++v) x[v] = load<L>(from + v * L);
+    const Vec<A, N> x_last = load<N>(from + shift);
 #pragma GCC unroll 8
     for (int m = 0; m < M; ++m) {
       const A w = a[m * a_row];
 #pragma GCC unroll 3
-      for (int v = 0; v < V; ++v) acc[m][v] += w * x[v];
+      for (int v = 0; v < F; ++v) acc[m][v] += w * x[v];
+      acc_last[m] += w * x_last;
     }
   }
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 3
-    for (int v = 0; v < V; ++v) {
-      const Full<A> value = g.relu ? (acc[m][v] < 0 ? Full<A>{} : acc[m][v]) : acc[m][v];
-      store<L>(out + g.out_rows[row + m] + at(v), value);
-    }
+    for (int v = 0; v < F; ++v) finish<A, L>(g, row + m, column + v * L, acc[m][v], out);
+    finish<A, N>(g, row + m, last, acc_last[m], out);
   }
 }
 
-template <int V, typename A, typename T, bool Accumulate>
+template <int V, int H, typename A, typename T, bool Accumulate>
 inline void tile_columns(const Gemm<A>& g, int64_t column, T* out) {
   int64_t row = 0;
-  for (; row + kTileRows <= g.rows; row += kTileRows) tile<kTileRows, V, A, T, Accumulate>(g, row, column, out);
+  for (; row + kTileRows <= g.rows; row += kTileRows) tile<kTileRows, V, H, A, T, Accumulate>(g, row, column, out);
   if constexpr (kTileRows == 8) {
-    if (g.rows - row >= 4) tile<4, V, A, T, Accumulate>(g, row, column, out), row += 4;
+    if (g.rows - row >= 4) tile<4, V, H, A, T, Accumulate>(g, row, column, out), row += 4;
   }
-  if (g.rows - row >= 2) tile<2, V, A, T, Accumulate>(g, row, column, out), row += 2;
-  if (g.rows - row >= 1) tile<1, V, A, T, Accumulate>(g, row, column, out);
+  if (g.rows - row >= 2) tile<2, V, H, A, T, Accumulate>(g, row, column, out), row += 2;
+  if (g.rows - row >= 1) tile<1, V, H, A, T, Accumulate>(g, row, column, out);
 }
 
 template <typename A, typename T, bool Accumulate>
 inline void tiles(const Gemm<A>& g, T* out) {
-  const int64_t vectors = (g.columns + kLanes<A> - 1) / kLanes<A>;
-  for (int64_t at = 0; at < vectors;) {
-    const int64_t left = vectors - at;
+  constexpr int L = kLanes<A>;
+  // Half a vector costs half where vectors of 64 bytes are executed in two halves, and never more than a whole one.
+  const int64_t columns = g.columns < L ? L : g.columns, halves = (columns + L / 2 - 1) / (L / 2), half = halves % 2;
+  for (int64_t at = 0, left = halves / 2; left > 0;) {
     // The last tile gets two vectors at least, or one that overlaps would add to what the tile before it has stored.
-    const int64_t take = left == 4 ? 2 : left < kTileVectors ? left : kTileVectors;
-    const int64_t column = at * kLanes<A>;
-    if (take == 3)
-      tile_columns<3, A, T, Accumulate>(g, column, out);
+    const bool all = left + half <= kTileVectors;
+    const int64_t take = all ? left : left + half == kTileVectors + 1 ? 2 : kTileVectors;
+    if (all && half && take == 2)
+      tile_columns<2, 1, A, T, Accumulate>(g, at * L, out);
+    else if (all && half)
+      tile_columns<1, 1, A, T, Accumulate>(g, at * L, out);
+    else if (take == 3)
+      tile_columns<3, 0, A, T, Accumulate>(g, at * L, out);
     else if (take == 2)
-      tile_columns<2, A, T, Accumulate>(g, column, out);
+      tile_columns<2, 0, A, T, Accumulate>(g, at * L, out);
     else
-      tile_columns<1, A, T, Accumulate>(g, column, out);
+      tile_columns<1, 0, A, T, Accumulate>(g, at * L, out);
     at += take;
+    left -= take;
   }
 }
 

@@ -40,21 +40,12 @@ class GroupedConv2dShuffle(nn.Conv2d):
         self.activation = activation
 
     def forward(self, input: Tensor) -> Tensor:
-        padding = self.padding
+        padding: Any = self.padding
         if isinstance(padding, str) or self.padding_mode != "zeros":
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode), 0
-        return ops.grouped_conv2d_shuffle(
-            input,
-            self.weight,
-            self.bias,
-            self.stride,
-            padding,
-            self.dilation,
-            self.groups,
-            self.shuffle_groups,
-            self.activation,
-        )
+        window: Any = (self.stride, padding, self.dilation, self.groups)
+        return ops.grouped_conv2d_shuffle(input, self.weight, self.bias, *window, self.shuffle_groups, self.activation)
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, shuffle_groups={self.shuffle_groups}, activation={self.activation}"

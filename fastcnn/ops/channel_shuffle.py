@@ -10,7 +10,7 @@ from fastcnn.ops import _checks, _library
 
 
 def channel_shuffle(input: Tensor, groups: int) -> Tensor:
-    """Makes channel ``i * (C / groups) + j`` channel ``j * groups + i``, as :func:`torch.nn.functional.channel_shuffle`.
+    """Makes channel ``i * (C / groups) + j`` channel ``j * groups + i``, as torch's function of that name.
 
     Args:
         input: ``[N, C, *]`` with at least one dimension after the channels; any dtype. channels_last is kept.
