@@ -67,66 +67,86 @@ inline void deinterleave_lines(Vec<U, L> (&lines)[G]) {
   }
 }
 
-template <typename U>
-inline void scalar(const U* in, U* out, int64_t groups, int64_t each) {
-  for (int64_t i = 0; i < groups; ++i)
-    for (int64_t j = 0; j < each; ++j) out[j * groups + i] = in[i * each + j];
-}
-
-// G groups: interleaves them. L lanes at a time, the last of which may be lanes done before.
-template <int G, typename U>
-inline void interleave_pixels(const U* in, int64_t in_stride, U* out, int64_t pixels, int64_t each) {
-  constexpr int L = kVectorBytes / sizeof(U);
-  for (int64_t p = 0; p < pixels; ++p, in += in_stride, out += G * each) {
-    if (each < L) {
-      scalar(in, out, G, each);
-      continue;
-    }
-    for (int64_t block = 0; block < each; block += L) {
-      const int64_t j = block < each - L ? block : each - L;
-      Vec<U, L> lines[G];
-      for (int i = 0; i < G; ++i) lines[i] = read<Vec<U, L>>(in + i * each + j);
-      interleave_lines<G, U, L>(lines);
-      memcpy(out + j * G, lines, sizeof lines);
-    }
+// G groups: interleaves them, L lanes at a time, the last of which may be lanes done before.
+template <int G, int L, typename U>
+inline void interleave_groups(const U* in, U* out, int64_t each) {
+  for (int64_t block = 0; block < each; block += L) {
+    const int64_t j = block < each - L ? block : each - L;
+    Vec<U, L> lines[G];
+    for (int i = 0; i < G; ++i) lines[i] = read<Vec<U, L>>(in + i * each + j);
+    interleave_lines<G, U, L>(lines);
+    memcpy(out + j * G, lines, sizeof lines);
   }
 }
 
 // Groups of G channels each: the inverse.
-template <int G, typename U>
-inline void deinterleave_pixels(const U* in, int64_t in_stride, U* out, int64_t pixels, int64_t groups) {
-  constexpr int L = kVectorBytes / sizeof(U);
-  for (int64_t p = 0; p < pixels; ++p, in += in_stride, out += G * groups) {
-    if (groups < L) {
-      scalar(in, out, groups, G);
-      continue;
-    }
-    for (int64_t block = 0; block < groups; block += L) {
-      const int64_t i = block < groups - L ? block : groups - L;
-      Vec<U, L> lines[G];
-      memcpy(lines, in + i * G, sizeof lines);
-      deinterleave_lines<G, U, L>(lines);
-      for (int j = 0; j < G; ++j) memcpy(out + j * groups + i, &lines[j], sizeof lines[j]);
+template <int G, int L, typename U>
+inline void deinterleave_groups(const U* in, U* out, int64_t groups) {
+  for (int64_t block = 0; block < groups; block += L) {
+    const int64_t i = block < groups - L ? block : groups - L;
+    Vec<U, L> lines[G];
+    memcpy(lines, in + i * G, sizeof lines);
+    deinterleave_lines<G, U, L>(lines);
+    for (int j = 0; j < G; ++j) memcpy(out + j * groups + i, &lines[j], sizeof lines[j]);
+  }
+}
+
+// Many groups of many channels: a transpose, block by block.
+template <int L, typename U>
+inline void transpose_groups(const U* in, U* out, int64_t groups, int64_t each) {
+  for (int64_t block_i = 0; block_i < groups; block_i += L) {
+    const int64_t i = block_i < groups - L ? block_i : groups - L;
+    for (int64_t block_j = 0; block_j < each; block_j += L) {
+      const int64_t j = block_j < each - L ? block_j : each - L;
+      Vec<U, L> lines[L];
+      for (int k = 0; k < L; ++k) lines[k] = read<Vec<U, L>>(in + (i + k) * each + j);
+      transpose<U, L>(lines);
+      for (int k = 0; k < L; ++k) memcpy(out + (j + k) * groups + i, &lines[k], sizeof lines[k]);
     }
   }
+}
+
+template <typename U, typename Pixel>
+inline void for_each_pixel(const U* in, int64_t in_stride, U* out, int64_t pixels, int64_t channels,
+                           const Pixel& pixel) {
+  for (int64_t p = 0; p < pixels; ++p) pixel(in + p * in_stride, out + p * channels);
 }
 
 }  // namespace
 
 template <typename U>
 void shuffle_pixels(const U* in, int64_t in_stride, U* out, int64_t pixels, int64_t groups, int64_t each) {
+  const auto run = [&](const auto& pixel) { for_each_pixel(in, in_stride, out, pixels, groups * each, pixel); };
   // Bytes have no permutation across a vector before AVX-512 VBMI.
   if constexpr (sizeof(U) > 1 && sizeof(U) <= 8) {
-    if (groups == 2) return interleave_pixels<2>(in, in_stride, out, pixels, each);
-    if (groups == 3) return interleave_pixels<3>(in, in_stride, out, pixels, each);
-    if (groups == 4) return interleave_pixels<4>(in, in_stride, out, pixels, each);
-    if (groups == 8) return interleave_pixels<8>(in, in_stride, out, pixels, each);
-    if (each == 2) return deinterleave_pixels<2>(in, in_stride, out, pixels, groups);
-    if (each == 3) return deinterleave_pixels<3>(in, in_stride, out, pixels, groups);
-    if (each == 4) return deinterleave_pixels<4>(in, in_stride, out, pixels, groups);
-    if (each == 8) return deinterleave_pixels<8>(in, in_stride, out, pixels, groups);
+    constexpr int L = kVectorBytes / sizeof(U), kBlock = L < 16 ? L : 16;
+    const auto few_groups = [&]<int G>(std::integral_constant<int, G>) {
+      if (each >= L) return run([=](const U* from, U* to) { interleave_groups<G, L>(from, to, each); });
+      run([=](const U* from, U* to) { interleave_groups<G, L / 2>(from, to, each); });
+    };
+    const auto small_groups = [&]<int G>(std::integral_constant<int, G>) {
+      if (groups >= L) return run([=](const U* from, U* to) { deinterleave_groups<G, L>(from, to, groups); });
+      run([=](const U* from, U* to) { deinterleave_groups<G, L / 2>(from, to, groups); });
+    };
+    if (each >= L / 2) {
+      if (groups == 2) return few_groups(std::integral_constant<int, 2>{});
+      if (groups == 3) return few_groups(std::integral_constant<int, 3>{});
+      if (groups == 4) return few_groups(std::integral_constant<int, 4>{});
+      if (groups == 8) return few_groups(std::integral_constant<int, 8>{});
+    }
+    if (groups >= L / 2) {
+      if (each == 2) return small_groups(std::integral_constant<int, 2>{});
+      if (each == 3) return small_groups(std::integral_constant<int, 3>{});
+      if (each == 4) return small_groups(std::integral_constant<int, 4>{});
+      if (each == 8) return small_groups(std::integral_constant<int, 8>{});
+    }
+    if (groups >= kBlock && each >= kBlock)
+      return run([=](const U* from, U* to) { transpose_groups<kBlock>(from, to, groups, each); });
   }
-  for (int64_t p = 0; p < pixels; ++p, in += in_stride, out += groups * each) scalar(in, out, groups, each);
+  run([=](const U* from, U* to) {
+    for (int64_t i = 0; i < groups; ++i)
+      for (int64_t j = 0; j < each; ++j) to[j * groups + i] = from[i * each + j];
+  });
 }
 
 template void shuffle_pixels<uint8_t>(const uint8_t*, int64_t, uint8_t*, int64_t, int64_t, int64_t);

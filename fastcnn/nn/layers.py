@@ -44,8 +44,16 @@ class GroupedConv2dShuffle(nn.Conv2d):
         if isinstance(padding, str) or self.padding_mode != "zeros":
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode), 0
-        window: Any = (self.stride, padding, self.dilation, self.groups)
-        return ops.grouped_conv2d_shuffle(input, self.weight, self.bias, *window, self.shuffle_groups, self.activation)
+        window: tuple[Any, ...] = (self.stride, padding, self.dilation)
+        return ops.grouped_conv2d_shuffle(
+            input,
+            self.weight,
+            self.bias,
+            *window,
+            groups=self.groups,
+            shuffle_groups=self.shuffle_groups,
+            activation=self.activation,
+        )
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, shuffle_groups={self.shuffle_groups}, activation={self.activation}"
