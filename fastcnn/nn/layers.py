@@ -44,15 +44,18 @@ class GroupedConv2dShuffle(nn.Conv2d):
         if isinstance(padding, str) or self.padding_mode != "zeros":
             mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
             input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode), 0
-        window: tuple[Any, ...] = (self.stride, padding, self.dilation)
+        stride: Any = self.stride
+        dilation: Any = self.dilation
         return ops.grouped_conv2d_shuffle(
             input,
             self.weight,
             self.bias,
-            *window,
-            groups=self.groups,
-            shuffle_groups=self.shuffle_groups,
-            activation=self.activation,
+            stride,
+            padding,
+            dilation,
+            self.groups,
+            self.shuffle_groups,
+            self.activation,
         )
 
     def extra_repr(self) -> str:

@@ -13,9 +13,12 @@ from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
 from fastcnn.ops import _checks, _library
-from fastcnn.ops.channel_shuffle import shuffled
+from fastcnn.ops.channel_shuffle import channel_shuffle, shuffled
 
 _NAME = "grouped_conv2d_shuffle"
+_mode = _library.mode
+# Whether PyTorch's bfloat16 convolutions have instructions of their own, which our kernels do not use.
+_HAS_BF16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
 def grouped_conv2d_shuffle(
@@ -50,6 +53,9 @@ def grouped_conv2d_shuffle(
 
     Differentiable in input, weight and bias; only the gradients needed are computed. Sums are in a fixed order:
     deterministic, on the CPU whatever the number of threads. Under autocast the inputs are cast as a convolution's.
+
+    Where storing the result shuffled saves less than PyTorch's faster convolution, this function calls that and then
+    :func:`channel_shuffle`: see ``fastcnn.report()``.
     """
     tensors = {"input": input, "weight": weight} | ({} if bias is None else {"bias": bias})
     _checks.floating(_NAME, **tensors)
@@ -64,13 +70,19 @@ def grouped_conv2d_shuffle(
         _pair(name, value, least)
         for name, value, least in (("stride", stride, 1), ("padding", padding, 0), ("dilation", dilation, 1))
     )
-    _check_shapes(input, weight, bias, padding, dilation, int(groups), int(shuffle_groups))
+    groups, shuffle_groups = int(groups), int(shuffle_groups)
+    _check_shapes(input, weight, bias, padding, dilation, groups, shuffle_groups)
     if activation not in (None, "relu"):
         raise ValueError(f"{_NAME}: expected activation None or 'relu', got {activation!r}")
     input, weight, bias = _library.autocast(input, weight, bias)  # type: ignore[assignment]
     if not input.dtype == weight.dtype == (input if bias is None else bias).dtype:
         listed = ", ".join(f"{name} {t.dtype}" for name, t in tensors.items())
         raise TypeError(f"{_NAME}: expected tensors of one dtype, got {listed}")
+    if _mode.name == "auto" and _torch_is_as_fast(input, weight, groups):
+        result = F.conv2d(input, weight, bias, stride, padding, dilation, groups)
+        if activation:
+            result = result.relu_()
+        return channel_shuffle(result, shuffle_groups) if shuffle_groups > 1 else result
     if weight.size(2) == weight.size(3) == 1 and padding == (0, 0) and stride != (1, 1):
         # Of a 1x1 convolution with a stride, the pixels in between do not matter.
         layout = suggest_memory_format(input)
@@ -83,10 +95,22 @@ def grouped_conv2d_shuffle(
         stride,
         padding,
         dilation,
-        int(groups),
-        int(shuffle_groups),
+        groups,
+        shuffle_groups,
         activation == "relu",
     )
+
+
+def _torch_is_as_fast(input: Tensor, weight: Tensor, groups: int) -> bool:
+    """Measured on AVX-512, over both memory formats and batches of 1 and 16."""
+    bfloat16 = input.dtype == torch.bfloat16
+    if input.device.type != "cpu" or not (input.dtype == torch.float32 or (bfloat16 and _HAS_BF16)):
+        return False
+    channels_last = not input.is_contiguous()
+    few, many = sorted((weight.size(1), weight.size(0) // groups))
+    if weight.size(2) * weight.size(3) > 1:
+        return weight.size(1) == 1 or many > (4 if bfloat16 or channels_last else 8)
+    return channels_last or few > 20 if bfloat16 else channels_last and groups == 1
 
 
 def _pair(name: str, value: int | Sequence[int], least: int) -> tuple[int, int]:
@@ -180,11 +204,17 @@ def _products(output, weight) -> int:
     return 2 * output[0] * output[2] * output[3] * weight[0] * weight[1] * weight[2] * weight[3]
 
 
+_TORCH_RULE = (
+    "PyTorch's convolution for channels_last input in one group, for kernels larger than 1x1 with one or more than 8 "
+    "(channels_last: 4) channels to a group, in float32; in bfloat16 where the CPU has instructions for it, but for "
+    "contiguous input with at most 20 (larger kernels: 4) channels to a group"
+)
 _WINDOW = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, SymInt shuffle_groups"
 _op = _library.define(
     f"grouped_conv2d_shuffle(Tensor input, Tensor weight, Tensor? bias, {_WINDOW}, bool relu) -> Tensor",
     reference=_reference,
     fake=_fake,
+    torch_rule={"CPU": _TORCH_RULE},
     flops=lambda input, weight, *_, out_shape=None, **__: _products(out_shape, weight),
 )
 _backward_input_op = _library.define(

@@ -1,5 +1,6 @@
 """What the contract suite does not say of the shuffled grouped convolution: values by hand, any window, bad input."""
 
+import contextlib
 import copy
 
 import pytest
@@ -141,6 +142,26 @@ def test_only_the_gradients_needed_are_computed(monkeypatch):
         called.clear()
         ops.grouped_conv2d_shuffle(*tensors, groups=2).sum().backward()
         assert called == [name for i, name in enumerate(["input", "weight"]) if i in needs]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("channels, kernel, groups", [(48, 1, 2), (48, 1, 1), (8, 3, 2), (24, 3, 2), (6, 3, 6)])
+def test_where_pytorch_is_called_the_result_is_the_same(channels, kernel, groups, dtype, layout, monkeypatch):
+    monkeypatch.setattr(_library.mode, "name", "auto")
+    x = torch.randn(2, channels, 5, 6).to(dtype).contiguous(memory_format=layout)
+    weight = (torch.randn(channels, channels // groups, kernel, kernel) / 8).to(dtype)
+    bias = torch.randn(channels).to(dtype)
+    args = {"padding": kernel // 2, "groups": groups, "activation": "relu"}
+    results = []
+    for mode in (lambda: contextlib.nullcontext(), _library.kernel_mode):
+        leaves = [t.clone().requires_grad_() for t in (x, weight, bias)]
+        with mode():
+            out = ops.grouped_conv2d_shuffle(*leaves, **args)
+        results.append((out, *torch.autograd.grad(out.float().square().sum(), leaves)))
+    assert results[0][0].is_contiguous(memory_format=layout)
+    tolerance = {"rtol": 5e-2, "atol": 5e-1} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
+    torch.testing.assert_close(*results, **tolerance)
 
 
 @pytest.mark.parametrize(
