@@ -38,6 +38,7 @@ CXX_FLAGS = [
     "-Wno-unknown-warning-option",
     "-Wno-psabi",
     "-Wno-maybe-uninitialized",
+    "-Wno-uninitialized",  # g++ 12 warns of its own AVX-512 header.
 ]
 LINK_FLAGS = []
 if os.environ.get("FASTCNN_SANITIZE") == "1":

@@ -18,24 +18,24 @@ const char* isa_name();
 
 // Declares a kernel for every level built, and FASTCNN_SELECT picks the one to run.
 #ifdef FASTCNN_X86_LEVELS
-#define FASTCNN_FOR_EACH_ISA(declaration) \
-  namespace baseline {                    \
-  declaration                             \
-  }                                       \
-  namespace avx2 {                        \
-  declaration                             \
-  }                                       \
-  namespace avx512 {                      \
-  declaration                             \
+#define FASTCNN_FOR_EACH_ISA(...) \
+  namespace baseline {            \
+  __VA_ARGS__                     \
+  }                               \
+  namespace avx2 {                \
+  __VA_ARGS__                     \
+  }                               \
+  namespace avx512 {              \
+  __VA_ARGS__                     \
   }
-#define FASTCNN_SELECT(kernel)                                  \
-  (::fastcnn::isa() == ::fastcnn::Isa::avx512 ? &avx512::kernel \
-   : ::fastcnn::isa() == ::fastcnn::Isa::avx2 ? &avx2::kernel   \
-                                              : &baseline::kernel)
+#define FASTCNN_SELECT(...)                                          \
+  (::fastcnn::isa() == ::fastcnn::Isa::avx512 ? &avx512::__VA_ARGS__ \
+   : ::fastcnn::isa() == ::fastcnn::Isa::avx2 ? &avx2::__VA_ARGS__   \
+                                              : &baseline::__VA_ARGS__)
 #else
-#define FASTCNN_FOR_EACH_ISA(declaration) \
-  namespace baseline {                    \
-  declaration                             \
+#define FASTCNN_FOR_EACH_ISA(...) \
+  namespace baseline {            \
+  __VA_ARGS__                     \
   }
-#define FASTCNN_SELECT(kernel) (&baseline::kernel)
+#define FASTCNN_SELECT(...) (&baseline::__VA_ARGS__)
 #endif

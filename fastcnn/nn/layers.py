@@ -2,9 +2,64 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcnn import ops
+
+
+class ChannelShuffle(nn.ChannelShuffle):
+    """Takes the channels of all groups in turn, on :func:`fastcnn.ops.channel_shuffle`.
+
+    Drop-in for :class:`torch.nn.ChannelShuffle`: any dtype, ``[N, C, *]``, channels_last kept. Deterministic. Source:
+    Zhang et al., ShuffleNet, CVPR 2018, section 3.1.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return ops.channel_shuffle(input, self.groups)
+
+
+class GroupedConv2dShuffle(nn.Conv2d):
+    """A grouped convolution with its activation and channel shuffle, on :func:`fastcnn.ops.grouped_conv2d_shuffle`.
+
+    Constructor and state-dict keys are those of :class:`torch.nn.Conv2d`, the constructor's with two keywords more.
+    Deterministic. Source: Zhang et al., ShuffleNet, CVPR 2018, section 3.1.
+
+    Args:
+        shuffle_groups: groups of the shuffle, by default `groups`; 1 leaves the channels in order.
+        activation: None or "relu", applied to the convolution's result.
+    """
+
+    def __init__(
+        self, *args: Any, shuffle_groups: int | None = None, activation: str | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.shuffle_groups = shuffle_groups
+        self.activation = activation
+
+    def forward(self, input: Tensor) -> Tensor:
+        padding: Any = self.padding
+        if isinstance(padding, str) or self.padding_mode != "zeros":
+            mode = "constant" if self.padding_mode == "zeros" else self.padding_mode
+            input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode), 0
+        stride: Any = self.stride
+        dilation: Any = self.dilation
+        return ops.grouped_conv2d_shuffle(
+            input,
+            self.weight,
+            self.bias,
+            stride,
+            padding,
+            dilation,
+            self.groups,
+            self.shuffle_groups,
+            self.activation,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, shuffle_groups={self.shuffle_groups}, activation={self.activation}"
 
 
 class Hardsigmoid(nn.Hardsigmoid):
