@@ -67,12 +67,12 @@ struct Arguments {
 
   // Calls body(block's number, block, where its scores begin, where its targets do, scratch) in parallel.
   template <typename T, typename Body>
-  void for_each_block(int64_t scratch_size, const Body& body) const {
+  void for_each_block(const Body& body) const {
     const auto* x = static_cast<const T*>(input.const_data_ptr());
     const auto* targets = static_cast<const int64_t*>(target.const_data_ptr());
     const int64_t grain = std::max<int64_t>((1 << 14) / std::max<int64_t>(block * classes, 1), 1);
     torch::stable::parallel_for(0, images * blocks, grain, [&](int64_t begin, int64_t end) {
-      const auto scratch = std::make_unique_for_overwrite<acc_t<T>[]>(scratch_size);
+      const auto scratch = std::make_unique_for_overwrite<acc_t<T>[]>(softmax_focal_scratch(block, classes));
       for (int64_t task = begin; task < end; ++task) {
         const int64_t image = task / blocks, first = task % blocks * block, count = std::min(block, pixels - first);
         const int64_t at = rows ? first * classes : image * classes * pixels + first, y = image * pixels + first;
@@ -96,8 +96,8 @@ Tensor softmax_focal_loss_cpu(const Tensor& input, const Tensor& target, std::op
     const auto kernel = FASTCNN_SELECT(softmax_focal_loss<scalar_t>);
     const auto focal = args.focal<scalar_t>(gamma);
     auto* loss = out ? static_cast<scalar_t*>(out->mutable_data_ptr()) : nullptr;
-    args.for_each_block<scalar_t>(0, [&](int64_t task, const ScoreBlock<scalar_t>& block, int64_t, int64_t y, A*) {
-      sums[task] = kernel(block, focal, loss == nullptr ? nullptr : loss + y);
+    args.for_each_block<scalar_t>([&](int64_t task, const ScoreBlock<scalar_t>& block, int64_t, int64_t y, A* scratch) {
+      sums[task] = kernel(block, focal, loss == nullptr ? nullptr : loss + y, scratch);
     });
   });
   if (out) return *out;
@@ -128,7 +128,7 @@ Tensor softmax_focal_loss_backward_cpu(const Tensor& grad, const Tensor& input, 
     const auto body = [&](int64_t, const ScoreBlock<scalar_t>& block, int64_t x, int64_t y, A* scratch) {
       kernel(block, focal, each == nullptr ? nullptr : each + y, A(factor), grad_x + x, scratch);
     };
-    args.for_each_block<scalar_t>(softmax_focal_scratch(args.block, args.classes), body);
+    args.for_each_block<scalar_t>(body);
   });
   return args.copied ? laid_out_as(out, torch::stable::empty_like(input)) : out;
 }

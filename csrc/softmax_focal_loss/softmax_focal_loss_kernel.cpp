@@ -18,11 +18,12 @@ struct Positions {
   template <typename T>
   Positions(const ScoreBlock<T>& block, const SoftmaxFocal<A>& focal) {
     for (int64_t i = 0; i < block.positions; ++i) {
-      const int64_t t = block.target[i];
-      const bool ignored = t == focal.ignore_index;
-      target[i] = ignored ? -1 : Int(t);
-      weight[i] = ignored ? A(0) : focal.alpha != nullptr ? focal.alpha[t] : A(1);
+      const bool ignored = block.target[i] == focal.ignore_index;
+      target[i] = ignored ? Int(-1) : Int(block.target[i]);
+      weight[i] = ignored ? A(0) : A(1);
     }
+    for (int64_t i = 0; focal.alpha != nullptr && i < block.positions; ++i)
+      if (target[i] >= 0) weight[i] = focal.alpha[target[i]];
     // The last vector of them may be read beyond the last of them.
     for (int64_t i = block.positions; i % kLanes<A> != 0; ++i) {
       target[i] = -1;
@@ -74,7 +75,7 @@ struct Sum {
   }
 };
 
-// Of one position whose classes lie side by side. Exponentials go to `exps` if it is not null.
+// Of one position whose classes lie side by side. Exponentials go to `exps`.
 template <typename T>
 inline void reduce_row(const ScoreBlock<T>& block, int64_t i, Positions<acc_t<T>>& at, acc_t<T>* exps) {
   using A = acc_t<T>;
@@ -95,7 +96,7 @@ inline void reduce_row(const ScoreBlock<T>& block, int64_t i, Positions<acc_t<T>
     Lanes<A> e = exp_nonpositive(load_part(row + c, count, readable - c) - peak);
     e = numbers == at.target[i] - typename Positions<A>::Int(c) ? Lanes<A>{} : e;
     if (count < lanes) e = beyond(c) ? Lanes<A>{} : e;
-    if (exps != nullptr) store<lanes>(exps + c, e);
+    store<lanes>(exps + c, e);
     sum += e;
   });
   at.peak[i] = peak;
@@ -103,39 +104,138 @@ inline void reduce_row(const ScoreBlock<T>& block, int64_t i, Positions<acc_t<T>
   at.shift[i] = load_part(row + at.target[i], 1, readable - at.target[i])[0] - peak;
 }
 
-// The same for all positions of a block that lie side by side. exps has a row of `stride` for every class.
+// Rows of so few classes are transposed into planes: what they cost each by themselves is more.
+constexpr int64_t kTransposedClasses = 32;
+
+// Copies the scores of a block to planes[c * stride + i] and notes the peaks. Planes of images are often a power of two
+// apart and then share so few sets of the caches that the copy is the only one that stays.
 template <typename T>
-inline void reduce_planes(const ScoreBlock<T>& block, Positions<acc_t<T>>& at, acc_t<T>* exps, int64_t stride) {
+inline void copy_to_planes(const ScoreBlock<T>& block, Positions<acc_t<T>>& at, acc_t<T>* planes, int64_t stride) {
   using A = acc_t<T>;
   constexpr int lanes = kLanes<A>;
-  using Int = typename Positions<A>::Int;
-  const int64_t n = block.positions;
+  const int64_t n = block.positions, classes = block.classes;
+  for (int64_t i = 0; i < n; i += lanes) store<lanes>(at.peak + i, Lanes<A>{} - MathConstants<A>::kInfinity);
+  const auto put = [&](int64_t c, int64_t i, Lanes<A> x) {
+    store<lanes>(planes + c * stride + i, x);
+    store<lanes>(at.peak + i, Larger{}(x, load<lanes>(at.peak + i)));
+  };
+  if (block.class_step != 1) {
+    for (int64_t c = 0; c < classes; ++c) {
+      const int64_t plane = c * block.class_step;
+      for_each_vector<lanes>(n, [&](int64_t i, int64_t count) {
+        put(c, i, load_part(block.x + plane + i, count, block.readable - plane - i));
+      });
+    }
+    return;
+  }
   for (int64_t i = 0; i < n; i += lanes) {
-    store<lanes>(at.peak + i, Lanes<A>{} - MathConstants<A>::kInfinity);
-    store<lanes>(at.rest + i, Lanes<A>{});
-    store<lanes>(at.shift + i, Lanes<A>{});
-  }
-  for (int64_t c = 0; c < block.classes; ++c) {
-    const T* plane = block.x + c * block.class_step;
-    for (int64_t i = 0; i < n; i += lanes) {
-      const Lanes<A> x = load_part(plane + i, n - i, block.readable - c * block.class_step - i);
-      const auto mine = read<IntLanes<A>>(at.target + i) == Int(c);
-      store<lanes>(at.peak + i, Larger{}(x, load<lanes>(at.peak + i)));
-      store<lanes>(at.shift + i, mine ? x : load<lanes>(at.shift + i));
+    for (int64_t c = 0; c < classes; c += lanes) {
+      Lanes<A> tile[lanes] = {};
+      for (int64_t row = i; row < n && row < i + lanes; ++row) {
+        const int64_t from = row * block.step + c;
+        tile[row - i] = load_part(block.x + from, classes - c, block.readable - from);
+      }
+      transpose<A, lanes>(tile);
+      for (int64_t k = c; k < classes && k < c + lanes; ++k) put(k, i, tile[k - c]);
     }
   }
-  for (int64_t c = 0; c < block.classes; ++c) {
-    const T* plane = block.x + c * block.class_step;
-    for (int64_t i = 0; i < n; i += lanes) {
-      const Lanes<A> x = load_part(plane + i, n - i, block.readable - c * block.class_step - i);
-      const auto mine = read<IntLanes<A>>(at.target + i) == Int(c);
-      const Lanes<A> e = mine ? Lanes<A>{} : exp_nonpositive(x - load<lanes>(at.peak + i));
-      if (exps != nullptr) store<lanes>(exps + c * stride + i, e);
-      store<lanes>(at.rest + i, load<lanes>(at.rest + i) + e);
+}
+
+// The same as reduce_row for all positions of a block in planes, which hold the exponentials then.
+template <typename A>
+inline void reduce_planes(int64_t n, int64_t classes, Positions<A>& at, A* planes, int64_t stride) {
+  constexpr int lanes = kLanes<A>;
+  using Int = typename Positions<A>::Int;
+  for (int64_t i = 0; i < n; i += lanes) {
+    const Lanes<A> peak = load<lanes>(at.peak + i);
+    const auto target = read<IntLanes<A>>(at.target + i);
+    Lanes<A> sum{}, shift{};
+    for (int64_t c = 0; c < classes; ++c) {
+      A* plane = planes + c * stride + i;
+      const Lanes<A> x = load<lanes>(plane) - peak;
+      const auto mine = target == Int(c);
+      const Lanes<A> e = mine ? Lanes<A>{} : exp_nonpositive(x);
+      shift = mine ? x : shift;
+      sum += e;
+      store<lanes>(plane, e);
+    }
+    store<lanes>(at.rest + i, sum);
+    store<lanes>(at.shift + i, shift);
+  }
+}
+
+template <typename T>
+inline bool in_rows(const ScoreBlock<T>& block) {
+  return block.class_step == 1 && block.classes > kTransposedClasses;
+}
+
+// Whole vectors, and planes not a multiple of the cache's size apart.
+template <typename T>
+inline int64_t stride_of(const ScoreBlock<T>& block) {
+  return in_rows(block) ? (block.classes + 15) / 16 * 16 : (block.positions + 15) / 16 * 16 + 16;
+}
+
+template <typename T>
+inline void reduce(const ScoreBlock<T>& block, Positions<acc_t<T>>& at, acc_t<T>* scratch, int64_t stride) {
+  if (in_rows(block)) {
+    for (int64_t i = 0; i < block.positions; ++i)
+      if (at.target[i] >= 0) reduce_row<T>(block, i, at, scratch + i * stride);
+  } else {
+    copy_to_planes<T>(block, at, scratch, stride);
+    reduce_planes<acc_t<T>>(block.positions, block.classes, at, scratch, stride);
+  }
+}
+
+// The gradients of all scores, from exponentials, what those of a position are multiplied by (`rest`) and the gradient
+// of its target's score (`shift`).
+template <typename T>
+inline void write_rows(const ScoreBlock<T>& block, const Positions<acc_t<T>>& at, const acc_t<T>* exps, int64_t stride,
+                       T* grad_x) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>;
+  for (int64_t i = 0; i < block.positions; ++i) {
+    T* row = grad_x + i * block.step;
+    const bool ignored = at.target[i] < 0;
+    for_each_vector<lanes>(block.classes, [&](int64_t c, int64_t count) {
+      const Lanes<A> value = ignored ? Lanes<A>{} : at.rest[i] * load<lanes>(exps + i * stride + c);
+      store_some<lanes>(row + c, value, count);
+    });
+    if (!ignored) store_some<lanes>(row + at.target[i], Lanes<A>{} + at.shift[i], 1);
+  }
+}
+
+template <typename T>
+inline void write_planes(const ScoreBlock<T>& block, const Positions<acc_t<T>>& at, const acc_t<T>* exps,
+                         int64_t stride, T* grad_x) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>;
+  const int64_t n = block.positions, classes = block.classes;
+  const auto value = [&](int64_t c, int64_t i) {
+    const auto target = read<IntLanes<A>>(at.target + i);
+    const Lanes<A> other = load<lanes>(at.rest + i) * load<lanes>(exps + c * stride + i);
+    const Lanes<A> any = target == typename Positions<A>::Int(c) ? load<lanes>(at.shift + i) : other;
+    return target < 0 ? Lanes<A>{} : any;
+  };
+  if (block.class_step != 1) {
+    for (int64_t c = 0; c < classes; ++c)
+      for_each_vector<lanes>(n, [&](int64_t i, int64_t count) {
+        store_some<lanes>(grad_x + c * block.class_step + i, value(c, i), count);
+      });
+    return;
+  }
+  for (int64_t i = 0; i < n; i += lanes) {
+    // Backwards, so that what a whole vector writes beyond its row is written again by its owner.
+    for (int64_t c = (classes - 1) / lanes * lanes; c >= 0; c -= lanes) {
+      Lanes<A> tile[lanes] = {};
+      for (int64_t k = c; k < classes && k < c + lanes; ++k) tile[k - c] = value(k, i);
+      transpose<A, lanes>(tile);
+      for (int64_t row = i; row < n && row < i + lanes; ++row) {
+        const int64_t to = row * block.step + c, left = n * block.step - to;
+        store_some<lanes>(grad_x + to, tile[row - i],
+                          left >= lanes ? lanes : (classes - c < left ? classes - c : left));
+      }
     }
   }
-  for (int64_t i = 0; i < n; i += lanes)
-    store<lanes>(at.shift + i, load<lanes>(at.shift + i) - load<lanes>(at.peak + i));
 }
 
 // Of a vector of positions: 1 - p_t, p_t, -log p_t and the sum of all exponentials.
@@ -160,16 +260,12 @@ struct Terms {
 }  // namespace
 
 template <typename T>
-double softmax_focal_loss(const ScoreBlock<T>& block, const SoftmaxFocal<acc_t<T>>& focal, T* loss) {
+double softmax_focal_loss(const ScoreBlock<T>& block, const SoftmaxFocal<acc_t<T>>& focal, T* loss, acc_t<T>* scratch) {
   using A = acc_t<T>;
   constexpr int lanes = kLanes<A>;
   Positions<A> at(block, focal);
-  if (block.class_step == 1) {
-    for (int64_t i = 0; i < block.positions; ++i)
-      if (at.target[i] >= 0) reduce_row<T>(block, i, at, nullptr);
-  } else {
-    reduce_planes<T>(block, at, nullptr, 0);
-  }
+  // Rows need not be kept.
+  reduce<T>(block, at, scratch, in_rows(block) ? 0 : stride_of(block));
   double sum = 0;
   with_modulation(focal.gamma, [&](auto modulation) {
     for_each_vector<lanes>(block.positions, [&](int64_t i, int64_t count) {
@@ -186,21 +282,13 @@ template <typename T>
 void softmax_focal_loss_backward(const ScoreBlock<T>& block, const SoftmaxFocal<acc_t<T>>& focal, const T* grad,
                                  acc_t<T> factor, T* grad_x, acc_t<T>* scratch) {
   using A = acc_t<T>;
-  using Int = typename Positions<A>::Int;
+  using V = Lanes<A>;
   constexpr int lanes = kLanes<A>;
-  const bool rows = block.class_step == 1;
-  const int64_t stride = ((rows ? block.classes : block.positions) + lanes - 1) / lanes * lanes;
+  const int64_t stride = stride_of(block);
   Positions<A> at(block, focal);
-  if (rows) {
-    for (int64_t i = 0; i < block.positions; ++i)
-      if (at.target[i] >= 0) reduce_row<T>(block, i, at, scratch + i * stride);
-  } else {
-    reduce_planes<T>(block, at, scratch, stride);
-  }
-  // From here on `rest` is what exponentials are multiplied by, and `shift` the gradient of the target's score.
+  reduce<T>(block, at, scratch, stride);
   with_modulation(focal.gamma, [&](auto modulation) {
     for_each_vector<lanes>(block.positions, [&](int64_t i, int64_t count) {
-      using V = Lanes<A>;
       const Terms<A> t(at, i);
       // -log p_t / miss goes to 1; where it is infinite, p_t is 0, and so is their product.
       const V ratio = t.miss == 0 ? V{} + 1 : (t.p == 0 ? V{} : t.p * t.cross_entropy) / t.miss;
@@ -211,30 +299,14 @@ void softmax_focal_loss_backward(const ScoreBlock<T>& block, const SoftmaxFocal<
       store<lanes>(at.shift + i, -slope * t.miss);
     });
   });
-  if (rows) {
-    for (int64_t i = 0; i < block.positions; ++i) {
-      T* row = grad_x + i * block.step;
-      const bool ignored = at.target[i] < 0;
-      for_each_vector<lanes>(block.classes, [&](int64_t c, int64_t count) {
-        const Lanes<A> value = ignored ? Lanes<A>{} : at.rest[i] * load<lanes>(scratch + i * stride + c);
-        store_some<lanes>(row + c, value, count);
-      });
-      if (!ignored) store_some<lanes>(row + at.target[i], Lanes<A>{} + at.shift[i], 1);
-    }
-  } else {
-    for (int64_t c = 0; c < block.classes; ++c) {
-      for_each_vector<lanes>(block.positions, [&](int64_t i, int64_t count) {
-        const auto target = read<IntLanes<A>>(at.target + i);
-        Lanes<A> value = load<lanes>(at.rest + i) * load<lanes>(scratch + c * stride + i);
-        value = target == Int(c) ? load<lanes>(at.shift + i) : target < 0 ? Lanes<A>{} : value;
-        store_some<lanes>(grad_x + c * block.class_step + i, value, count);
-      });
-    }
-  }
+  if (in_rows(block))
+    write_rows<T>(block, at, scratch, stride, grad_x);
+  else
+    write_planes<T>(block, at, scratch, stride, grad_x);
 }
 
 #define INSTANTIATE(T)                                                                                        \
-  template double softmax_focal_loss<T>(const ScoreBlock<T>&, const SoftmaxFocal<acc_t<T>>&, T*);             \
+  template double softmax_focal_loss<T>(const ScoreBlock<T>&, const SoftmaxFocal<acc_t<T>>&, T*, acc_t<T>*);  \
   template void softmax_focal_loss_backward<T>(const ScoreBlock<T>&, const SoftmaxFocal<acc_t<T>>&, const T*, \
                                                acc_t<T>, T*, acc_t<T>*);
 INSTANTIATE(float)

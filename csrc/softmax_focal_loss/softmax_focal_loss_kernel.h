@@ -22,18 +22,18 @@ struct SoftmaxFocal {
   int64_t ignore_index;
 };
 
-// Positions of a block at most, and a bound on positions * classes up to which blocks of fewer than this are not made.
+// Positions of a block at most, and scores of one that has more than the fewest positions.
 constexpr int64_t kSoftmaxPositions = 512, kSoftmaxBlock = 1 << 16;
 
-// Elements of working memory for a block: exponentials of all scores, rows of which may end in a part of a vector.
+// Elements of working memory for a block: its scores as computed in, with room for vectors that end beyond a row.
 static inline int64_t softmax_focal_scratch(int64_t positions, int64_t classes) {
-  return (positions + 16) * (classes + 16);
+  return (positions + 32) * (classes + 16);
 }
 
 FASTCNN_FOR_EACH_ISA(
     // The sum of the losses of a block, which are also written to `loss` if it is not null.
-    template <typename T>
-    double softmax_focal_loss(const ScoreBlock<T>& block, const SoftmaxFocal<acc_t<T>>& focal, T* loss);
+    template <typename T> double softmax_focal_loss(const ScoreBlock<T>& block, const SoftmaxFocal<acc_t<T>>& focal,
+                                                    T* loss, acc_t<T>* scratch);
     // grad_x, laid out as x, is factor * grad[i] * (derivative of the loss of position i); a null grad counts as 1.
     template <typename T>
     void softmax_focal_loss_backward(const ScoreBlock<T>& block, const SoftmaxFocal<acc_t<T>>& focal, const T* grad,
