@@ -190,7 +190,7 @@ def autocast(*tensors: Tensor | None, dtype: torch.dtype | None = None) -> tuple
     A `dtype` is that of ops which autocast runs in it, as losses in float32.
     """
     device = next(t for t in tensors if t is not None).device.type
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):  # Not on meta.
+    if device == "meta" or not torch.is_autocast_enabled(device):
         return tensors
     dtype = dtype or torch.get_autocast_dtype(device)
     castable = (torch.float32, torch.float16, torch.bfloat16)
