@@ -1,7 +1,9 @@
 """The ops: functions of tensors, with the signatures torch and torchvision give them."""
 
+from fastcnn.ops.batched_nms import batched_nms
+from fastcnn.ops.batched_nms_padded import batched_nms_padded
 from fastcnn.ops.hardswish import hardswish
 from fastcnn.ops.nms import nms
 from fastcnn.ops.roi_align import roi_align
 
-__all__ = ["hardswish", "nms", "roi_align"]
+__all__ = ["batched_nms", "batched_nms_padded", "hardswish", "nms", "roi_align"]

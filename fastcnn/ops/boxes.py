@@ -50,3 +50,25 @@ def convert_boxes_to_rois(boxes: Sequence[Tensor]) -> Tensor:
         dtype = torch.promote_types(dtype, b.dtype)
     indices = [torch.full((b.size(0), 1), i, dtype=dtype, device=b.device) for i, b in enumerate(boxes)]
     return torch.cat([torch.cat(indices), torch.cat([b.to(dtype) for b in boxes])], dim=1)
+
+
+def class_keys(op: str, boxes: Tensor, scores: Tensor, idxs: Tensor) -> Tensor:
+    """`idxs` as int64 that are equal where the classes are, after checks of both against ``[..., N, 4]`` boxes.
+
+    Raises ValueError or TypeError, in the name of `op`, for another shape or device than that of the boxes.
+    """
+    if not isinstance(idxs, Tensor):
+        raise TypeError(f"{op}: expected idxs to be a tensor, got {type(idxs).__name__}")
+    if idxs.dtype.is_complex:
+        raise TypeError(f"{op}: expected idxs of real numbers, got {idxs.dtype}")
+    for name, value in (("scores", scores), ("idxs", idxs)):
+        if value.shape != boxes.shape[:-1]:
+            raise ValueError(
+                f"{op}: expected {name} of shape {list(boxes.shape[:-1])} for boxes of shape {list(boxes.shape)}, got "
+                f"{list(value.shape)}"
+            )
+    _checks.same_device(op, boxes=boxes, scores=scores, idxs=idxs)
+    if idxs.dtype.is_floating_point:
+        # Their bits; adding 0 makes one class of both zeros.
+        return (idxs.double() + 0.0).view(torch.int64)
+    return idxs.to(torch.int64)
