@@ -1,12 +1,12 @@
 #include "roi_align_kernel.h"
 
-#include "../common/simd.h"
+#include "../common/planes.h"
 
 namespace fastcnn {
 namespace FASTCNN_ISA {
 namespace {
 
-constexpr int kBlock = kRoiAlignBlock;
+constexpr int kBlock = kRoiBlock;
 
 // The sum over the taps of a bin of weight * rows[index][0, count), rows being `stride` elements apart.
 template <int lanes, typename T>
@@ -54,12 +54,6 @@ inline void scatter_rows(const A* in, int64_t n, const AxisTaps<A>& taps, int bi
   }
 }
 
-// to[0, n) = from[0, n), where either is of the type accumulated in.
-template <int lanes, typename From, typename To>
-inline void convert(const From* from, To* to, int64_t n) {
-  for (int64_t i = 0; i < n; i += lanes) store_some<lanes>(to + i, load_some<lanes>(from + i, n - i), n - i);
-}
-
 // Columns [begin, end) of the map, at most a vector of them, which hold the next columns to be read from columns[i] on.
 // A full vector is moved left where it would run past the end of a row.
 struct ColumnRun {
@@ -80,23 +74,6 @@ inline int32_t next_run(const RoiPlan<A>& roi, int32_t i, int64_t width, int lan
   const int64_t end = ColumnRun::at(roi, i, width, lanes).end;
   while (i < roi.n_columns && roi.columns[i] < end) ++i;
   return i;
-}
-
-// out[plane][bin] = pooled[bin][plane], pooled having rows of `stride` elements and room for a vector of rows more.
-template <typename T>
-inline void store_bins(const acc_t<T>* pooled, int stride, int n_planes, int32_t bins, T* out) {
-  using A = acc_t<T>;
-  constexpr int lanes = kLanes<A>;
-  for (int plane = 0; plane < n_planes; plane += lanes) {
-    for (int32_t bin = 0; bin < bins; bin += lanes) {
-      Vec<A, lanes> tile[lanes];
-      for (int i = 0; i < lanes; ++i) tile[i] = load<lanes>(pooled + (bin + i) * stride + plane);
-      transpose<A, lanes>(tile);
-      for (int p = 0; p < lanes && plane + p < n_planes; ++p) {
-        store_some<lanes>(out + int64_t(plane + p) * bins + bin, tile[p], bins - bin);
-      }
-    }
-  }
 }
 
 // Pools up to Block channels of an image whose pixels lie `stride` elements apart, into rows of Block.
@@ -173,22 +150,8 @@ void roi_align_channels_last(const T* image, int64_t n_channels, const RoiPlan<a
 }
 
 template <typename T>
-void interleave_planes(const T* planes, int64_t n_planes, int64_t pixels, int stride, T* out) {
-  using A = acc_t<T>;
-  constexpr int lanes = kLanes<A>;
-  for (int64_t at = 0; at < pixels; at += lanes) {
-    const int count = pixels - at < lanes ? int(pixels - at) : lanes;
-    for (int64_t plane = 0; plane < n_planes; plane += lanes) {
-      const int group = n_planes - plane < lanes ? int(n_planes - plane) : lanes;
-      Vec<A, lanes> tile[lanes] = {};
-      for (int p = 0; p < group; ++p) {
-        const T* from = planes + (plane + p) * pixels + at;
-        tile[p] = load_some<lanes>(from, count);
-      }
-      transpose<A, lanes>(tile);
-      for (int i = 0; i < count; ++i) store_some<lanes>(out + (at + i) * stride + plane, tile[i], group);
-    }
-  }
+void roi_align_interleave(const T* planes, int64_t n_planes, int64_t pixels, int stride, T* out) {
+  interleave_planes(planes, pixels, 0, n_planes, 1, pixels, stride, out);
 }
 
 template <typename T>
@@ -199,7 +162,7 @@ void roi_align_interleaved(const T* image, int64_t n_planes, int stride, const R
   if (stride == kBlock)
     pool_pixels<kBlock>(image, stride, n_planes, roi, shape, scratch, columns);
   else
-    pool_pixels<kRoiAlignGroup>(image, stride, n_planes, roi, shape, scratch, columns);
+    pool_pixels<kRoiGroup>(image, stride, n_planes, roi, shape, scratch, columns);
   store_bins(scratch, stride, int(n_planes), bins, out);
 }
 
@@ -279,7 +242,7 @@ void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const R
   template void roi_align_planes<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*, acc_t<T>*);     \
   template void roi_align_channels_last<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*,          \
                                            acc_t<T>*);                                                                \
-  template void interleave_planes<T>(const T*, int64_t, int64_t, int, T*);                                            \
+  template void roi_align_interleave<T>(const T*, int64_t, int64_t, int, T*);                                         \
   template void roi_align_interleaved<T>(const T*, int64_t, int, const RoiPlan<acc_t<T>>&, const RoiShape&, T*,       \
                                          acc_t<T>*);                                                                  \
   template void roi_align_planes_backward<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, acc_t<T>*, \
