@@ -5,5 +5,6 @@ from fastcnn.ops.batched_nms_padded import batched_nms_padded
 from fastcnn.ops.hardswish import hardswish
 from fastcnn.ops.nms import nms
 from fastcnn.ops.roi_align import roi_align
+from fastcnn.ops.roi_pool import roi_pool
 
-__all__ = ["batched_nms", "batched_nms_padded", "hardswish", "nms", "roi_align"]
+__all__ = ["batched_nms", "batched_nms_padded", "hardswish", "nms", "roi_align", "roi_pool"]
