@@ -62,7 +62,7 @@ struct RoiPlace {
 };
 
 // Calls body(image, first channel, channels, RoIs, scratch) for every image and block of channels, in parallel. Where
-// that makes too few tasks to share out, the RoIs of an image are split too, into at most max_runs.
+// that makes too few tasks to share out, the RoIs of an image are split too, into at most max_runs. There may be none.
 template <typename A, typename Body>
 void share_out(const std::vector<RoiPlace>& sorted, int64_t images, int64_t channels, int64_t block, int64_t max_runs,
                int64_t scratch_size, const Body& body) {
@@ -80,7 +80,7 @@ void share_out(const std::vector<RoiPlace>& sorted, int64_t images, int64_t chan
       const int64_t first = begin[image], count = begin[image + 1] - first;
       const std::span rois(sorted.data() + first + count * run / runs,
                            sorted.data() + first + count * (run + 1) / runs);
-      if (!rois.empty()) body(image, c, std::min(block, channels - c), rois, scratch.get());
+      body(image, c, std::min(block, channels - c), rois, scratch.get());
     }
   });
 }

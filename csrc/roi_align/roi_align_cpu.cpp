@@ -41,6 +41,7 @@ void roi_align_level(const T* maps, int64_t images, const RoiLevel& level, const
     const int side_by_side = pixels * kRoiBlock * int64_t(sizeof(T)) <= kRoiCopyBytes ? kRoiBlock : kRoiGroup;
     share_out<A>(level.places, images, shape.channels, side_by_side, 1, scratch_size + pixels * side_by_side,
                  [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
+                   if (places.empty()) return;
                    auto* copy = reinterpret_cast<T*>(scratch + scratch_size);
                    interleave(maps + (image * shape.channels + c) * pixels, n, pixels, side_by_side, copy);
                    for (const RoiPlace& place : places)

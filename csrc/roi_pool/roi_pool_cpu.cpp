@@ -67,53 +67,105 @@ struct Window {
   }
 };
 
-// Calls body(map, first channel, channels, RoI, its bins, image, scratch), the channels of the map side by side: as
-// they are, or copied once for all RoIs, or, where these read less than the map holds, for each.
-template <typename T, typename Body>
-void pool_all(const T* maps, int64_t images, const PoolPlans& plans, bool channels_last, bool split, const Body& body) {
-  using A = acc_t<T>;
-  const RoiShape& shape = plans.shape;
-  const int64_t pixels = shape.pixels(), scratch_size = roi_pool_scratch(shape);
-  const int64_t count = split ? int64_t(plans.places.size()) : 1;
-  const auto with_map = [&](const ChannelsOfMap<T>& map, int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
-    for (const RoiPlace& place : places) body(map, c, n, place.roi, plans[place.roi], image, scratch);
-  };
-  if (channels_last) {
-    share_out<A>(plans.places, images, shape.channels, kRoiBlock, count, scratch_size,
-                 [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
-                   const T* map = maps + image * shape.channels * pixels + c;
-                   with_map({map, shape.width * shape.channels, shape.channels}, image, c, n, places, scratch);
-                 });
-    return;
+// The channels of one image side by side: as they are, or copied once for all RoIs, or anew for each.
+template <typename T>
+class SideBySide {
+ public:
+  enum class Mode { as_they_are, copy_once, copy_each };
+
+  // For `n` channels of an image from `from` on; `copy` has room for `stride` of every pixel.
+  SideBySide(Mode mode, const T* from, int64_t n, const RoiShape& shape, bool channels_last, int stride, T* copy)
+      : mode_(mode), from_(from), n_(n), shape_(shape), channels_last_(channels_last), stride_(stride), copy_(copy) {
+    if (mode == Mode::copy_once) copy_part(0, shape.height, 0, shape.width);
   }
-  const auto interleave = FASTCNN_SELECT(roi_pool_interleave<T>);
+
+  ChannelsOfMap<T> of(const RoiBins& roi) const {
+    if (mode_ == Mode::as_they_are) return {from_, shape_.width * shape_.channels, shape_.channels};
+    if (mode_ == Mode::copy_once) return {copy_, shape_.width * stride_, stride_};
+    const Window w(roi, shape_);
+    copy_part(w.y, w.rows, w.x, w.cols);
+    return {copy_ - (w.y * w.cols + w.x) * stride_, w.cols * stride_, stride_};
+  }
+
+ private:
+  void copy_part(int64_t y, int64_t rows, int64_t x, int64_t cols) const {
+    FASTCNN_SELECT(roi_pool_copy<T>)(from_, n_, shape_, channels_last_, y, rows, x, cols, stride_, copy_);
+  }
+
+  Mode mode_;
+  const T* from_;
+  int64_t n_;
+  const RoiShape& shape_;
+  bool channels_last_;
+  int stride_;
+  T* copy_;
+};
+
+// Whether the RoIs together read more pixels than the maps have.
+bool read_all(const PoolPlans& plans, int64_t images) {
   int64_t read = 0;
   for (const RoiPlace& place : plans.places) {
-    const Window window(plans[place.roi], shape);
+    const Window window(plans[place.roi], plans.shape);
     read += window.rows * window.cols;
   }
-  if (read > images * pixels) {
-    const int side_by_side = pixels * kRoiBlock * int64_t(sizeof(T)) <= kRoiCopyBytes ? kRoiBlock : kRoiGroup;
-    share_out<A>(plans.places, images, shape.channels, side_by_side, 1, scratch_size + pixels * side_by_side,
-                 [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
-                   auto* copy = reinterpret_cast<T*>(scratch + scratch_size);
-                   interleave(maps + (image * shape.channels + c) * pixels, n, shape, 0, shape.height, 0, shape.width,
-                              side_by_side, copy);
-                   with_map({copy, shape.width * side_by_side, side_by_side}, image, c, n, places, scratch);
-                 });
-    return;
-  }
-  share_out<A>(plans.places, images, shape.channels, kRoiGroup, count, scratch_size + pixels * kRoiGroup,
+  return read > images * plans.shape.pixels();
+}
+
+// Where channel c of an item begins, of `each` pixels or bins a channel.
+int64_t offset(int64_t item, int64_t c, const RoiShape& shape, int64_t each, bool channels_last) {
+  return channels_last ? item * shape.channels * each + c : (item * shape.channels + c) * each;
+}
+
+template <typename T>
+void pool_all(const T* maps, int64_t images, const PoolPlans& plans, bool channels_last, T* out) {
+  using A = acc_t<T>;
+  using Mode = typename SideBySide<T>::Mode;
+  const RoiShape& shape = plans.shape;
+  const int64_t pixels = shape.pixels(), bins = shape.bins(), scratch_size = roi_pool_scratch(shape);
+  const bool once = !channels_last && read_all(plans, images);
+  const Mode mode = channels_last ? Mode::as_they_are : once ? Mode::copy_once : Mode::copy_each;
+  const bool wide = channels_last || (once && pixels * kRoiBlock * int64_t(sizeof(T)) <= kRoiCopyBytes);
+  const int block = wide ? kRoiBlock : kRoiGroup;
+  const auto kernel = FASTCNN_SELECT(roi_pool<T>);
+  share_out<A>(plans.places, images, shape.channels, block, once ? 1 : int64_t(plans.places.size()),
+               scratch_size + (channels_last ? 0 : pixels * block),
                [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
-                 auto* copy = reinterpret_cast<T*>(scratch + scratch_size);
-                 const T* planes = maps + (image * shape.channels + c) * pixels;
+                 if (places.empty()) return;
+                 const SideBySide<T> map(mode, maps + offset(image, c, shape, pixels, channels_last), n, shape,
+                                         channels_last, block, reinterpret_cast<T*>(scratch + scratch_size));
                  for (const RoiPlace& place : places) {
                    const RoiBins roi = plans[place.roi];
-                   const Window w(roi, shape);
-                   interleave(planes, n, shape, w.y, w.rows, w.x, w.cols, kRoiGroup, copy);
-                   const T* origin = copy - (w.y * w.cols + w.x) * kRoiGroup;
-                   body({origin, w.cols * kRoiGroup, kRoiGroup}, c, n, place.roi, roi, image, scratch);
+                   kernel(map.of(roi), n, roi, shape, channels_last,
+                          out + offset(place.roi, c, shape, bins, channels_last), scratch);
                  }
+               });
+}
+
+template <typename T>
+void give_back_all(const acc_t<T>* grad, const T* maps, int64_t images, const PoolPlans& plans, bool channels_last,
+                   T* grad_maps) {
+  using A = acc_t<T>;
+  using Mode = typename SideBySide<T>::Mode;
+  const RoiShape& shape = plans.shape;
+  const int64_t pixels = shape.pixels(), bins = shape.bins(), scratch_size = roi_pool_scratch(shape);
+  const int64_t copy_size = pixels * kRoiGroup, sum_size = copy_size + 2 * kRoiGroup * kRoiGroup;
+  const Mode mode = read_all(plans, images) ? Mode::copy_once : channels_last ? Mode::as_they_are : Mode::copy_each;
+  const auto kernel = FASTCNN_SELECT(roi_pool_backward<T>);
+  const auto store = FASTCNN_SELECT(roi_pool_store<T>);
+  // A task owns its channels of an image and takes the RoIs in order: the sum does not depend on the threads.
+  share_out<A>(plans.places, images, shape.channels, kRoiGroup, 1, scratch_size + copy_size + sum_size,
+               [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
+                 A *copy = scratch + scratch_size, *sum = copy + copy_size + kRoiGroup;
+                 std::fill(sum, sum + copy_size, A(0));
+                 const int64_t first = offset(image, c, shape, pixels, channels_last);
+                 const SideBySide<T> map(places.empty() ? Mode::as_they_are : mode, maps + first, n, shape,
+                                         channels_last, kRoiGroup, reinterpret_cast<T*>(copy));
+                 for (const RoiPlace& place : places) {
+                   const RoiBins roi = plans[place.roi];
+                   kernel(grad + offset(place.roi, c, shape, bins, channels_last), map.of(roi), n, roi, shape,
+                          channels_last, sum, scratch);
+                 }
+                 store(sum, n, shape, channels_last, grad_maps + first);
                });
 }
 
@@ -126,17 +178,9 @@ Tensor roi_pool_cpu(const Tensor& input, const Tensor& rois, double spatial_scal
   const RoiShape shape{x.size(1), x.size(2), x.size(3), int32_t(pooled_height), int32_t(pooled_width)};
   Tensor out = empty_4d(x, rois.size(0), x.size(1), pooled_height, pooled_width, channels_last);
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "roi_pool", {
-    using A = acc_t<scalar_t>;
-    const PoolPlans plans(checked_rois<A>("roi_pool", rois, x.size(0)), shape, spatial_scale);
-    const auto kernel = FASTCNN_SELECT(roi_pool<scalar_t>);
-    auto* to = static_cast<scalar_t*>(out.mutable_data_ptr());
-    const auto body = [&](const ChannelsOfMap<scalar_t>& map, int64_t c, int64_t n, int64_t k, const RoiBins& roi,
-                          int64_t, A* scratch) {
-      scalar_t* first =
-          to + (channels_last ? k * shape.channels * shape.bins() + c : (k * shape.channels + c) * shape.bins());
-      kernel(map, n, roi, shape, channels_last, first, scratch);
-    };
-    pool_all(static_cast<const scalar_t*>(x.const_data_ptr()), x.size(0), plans, channels_last, true, body);
+    const PoolPlans plans(checked_rois<acc_t<scalar_t>>("roi_pool", rois, x.size(0)), shape, spatial_scale);
+    pool_all(static_cast<const scalar_t*>(x.const_data_ptr()), x.size(0), plans, channels_last,
+             static_cast<scalar_t*>(out.mutable_data_ptr()));
   });
   return out;
 }
@@ -148,29 +192,18 @@ Tensor roi_pool_backward_cpu(const Tensor& grad, const Tensor& input, const Tens
   const bool channels_last = is_channels_last(input);
   const Tensor x = dense(input);
   const RoiShape shape{x.size(1), x.size(2), x.size(3), int32_t(grad.size(2)), int32_t(grad.size(3))};
-  STD_TORCH_CHECK(shape.pixels() <= INT32_MAX, "roi_pool_backward: a map of more than 2**31 pixels");
-  Tensor sum = zeros_to_sum(x, {x.size(0), x.size(1), x.size(2), x.size(3)}, channels_last);
-  const auto wide = sum.scalar_type();
+  STD_TORCH_CHECK(shape.pixels() < INT32_MAX / kRoiGroup, "roi_pool_backward: a map of more than 2**27 pixels");
+  Tensor out = empty_4d(x, x.size(0), x.size(1), x.size(2), x.size(3), channels_last);
+  const auto wide = x.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   const Tensor g = torch::stable::contiguous(grad.scalar_type() == wide ? grad : torch::stable::to(grad, wide),
                                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "roi_pool_backward", {
     using A = acc_t<scalar_t>;
     const PoolPlans plans(checked_rois<A>("roi_pool_backward", rois, x.size(0)), shape, spatial_scale);
-    const auto kernel = FASTCNN_SELECT(roi_pool_backward<scalar_t>);
-    const auto* from = static_cast<const A*>(g.const_data_ptr());
-    auto* to = static_cast<A*>(sum.mutable_data_ptr());
-    const auto first = [&](int64_t item, int64_t c, int64_t each) {
-      return channels_last ? item * shape.channels * each + c : (item * shape.channels + c) * each;
-    };
-    const auto body = [&](const ChannelsOfMap<scalar_t>& map, int64_t c, int64_t n, int64_t k, const RoiBins& roi,
-                          int64_t image, A* scratch) {
-      kernel(from + first(k, c, shape.bins()), map, n, roi, shape, channels_last, to + first(image, c, shape.pixels()),
-             scratch);
-    };
-    // A task owns its channels of an image and takes all RoIs in order: the sum does not depend on the threads.
-    pool_all(static_cast<const scalar_t*>(x.const_data_ptr()), x.size(0), plans, channels_last, false, body);
+    give_back_all(static_cast<const A*>(g.const_data_ptr()), static_cast<const scalar_t*>(x.const_data_ptr()),
+                  x.size(0), plans, channels_last, static_cast<scalar_t*>(out.mutable_data_ptr()));
   });
-  return sum.scalar_type() == x.scalar_type() ? sum : torch::stable::to(sum, x.scalar_type());
+  return out;
 }
 
 }  // namespace

@@ -26,17 +26,21 @@ static inline int64_t roi_pool_scratch(const RoiShape& shape) {
 }
 
 FASTCNN_FOR_EACH_ISA(
-    // planes: n_planes maps of shape.height x shape.width. Copies rows [y, y + rows) and columns [x, x + cols) of them
-    // side by side, pixels `stride` elements apart.
-    template <typename T> void roi_pool_interleave(const T* planes, int64_t n_planes, const RoiShape& shape, int64_t y,
-                                                   int64_t rows, int64_t x, int64_t cols, int stride, T* out);
-    // The maxima of n_channels channels over the bins, out of which channel c of bin b goes to out[b * channels + c],
-    // or in planes to out[c * bins + b].
+    // Copies rows [y, y + rows) and columns [x, x + cols) of n_channels channels of an image side by side, pixels
+    // `stride` elements apart. The first of the channels is at image[0].
+    template <typename T>
+    void roi_pool_copy(const T* image, int64_t n_channels, const RoiShape& shape, bool channels_last, int64_t y,
+                       int64_t rows, int64_t x, int64_t cols, int stride, T* out);
+    // The maxima of n_channels channels over the bins. out[0] is that of the first channel and bin.
     template <typename T> void roi_pool(const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins& roi,
                                         const RoiShape& shape, bool channels_last, T* out, acc_t<T>* scratch);
-    // Adds the gradient of every bin to that of its first maximum. `grad` and `grad_map` lie in memory as above.
+    // Adds the gradient of every bin to that of its first maximum, in sum[pixel * kRoiGroup + channel]. n_channels is
+    // at most kRoiGroup.
     template <typename T>
     void roi_pool_backward(const acc_t<T>* grad, const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins& roi,
-                           const RoiShape& shape, bool channels_last, acc_t<T>* grad_map, acc_t<T>* scratch);)
+                           const RoiShape& shape, bool channels_last, acc_t<T>* sum, acc_t<T>* scratch);
+    // Writes such sums to n_channels channels of an image, the first of which is at image[0].
+    template <typename T>
+    void roi_pool_store(const acc_t<T>* sum, int64_t n_channels, const RoiShape& shape, bool channels_last, T* image);)
 
 }  // namespace fastcnn
