@@ -14,6 +14,7 @@
 
 namespace fastcnn {
 
+constexpr int32_t kRoiBand = 16;
 constexpr int64_t kRoiCopyBytes = 1 << 20;  // What planes copied side by side may take of L2.
 
 // Checked rows in the type that coordinates are computed in.
@@ -52,12 +53,16 @@ inline Tensor zeros_to_sum(const Tensor& grad, const std::vector<int64_t>& size,
   return torch::stable::zero_(sum);
 }
 
-// Where a RoI is. Sorted, those of an image follow each other, and neighbours find their rows in the cache.
+// Where a RoI is. Sorted, those of an image follow each other, band of rows by band and from left to right, so that
+// neighbours find their pixels in the cache.
 struct RoiPlace {
   int64_t image;
-  int32_t top;
+  int32_t band, left;
   int64_t roi;
 
+  RoiPlace() = default;
+  RoiPlace(int64_t image, int32_t top, int32_t left, int64_t roi)
+      : image(image), band(top / kRoiBand), left(left), roi(roi) {}
   auto operator<=>(const RoiPlace&) const = default;
 };
 

@@ -65,6 +65,7 @@ struct OwnedPlan {
   }
 
   int32_t top() const { return row_index.empty() ? 0 : row_index.front(); }
+  int32_t left() const { return columns.empty() ? 0 : columns.front(); }
 
   RoiPlan<A> view() const {
     return {{row_first.data(), row_index.data(), row_weight.data()},
@@ -102,7 +103,7 @@ class RoiPlans {
           owned_[k] = OwnedPlan<A>(rois[k], l->shape, A(l->spatial_scale), ratio, aligned);
     });
     for (int64_t k = 0; k < rois.count; ++k)
-      if (RoiLevel* l = level(k)) l->places.push_back({rois.image(k), owned_[k].top(), k});
+      if (RoiLevel* l = level(k)) l->places.emplace_back(rois.image(k), owned_[k].top(), owned_[k].left(), k);
     for (RoiLevel& l : levels) std::sort(l.places.begin(), l.places.end());
   }
 

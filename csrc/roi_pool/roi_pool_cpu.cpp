@@ -41,7 +41,7 @@ struct PoolPlans {
         bin_bounds(rois[k][2], rois[k][4], A(spatial_scale), shape.pooled_height, shape.height, rows);
         bin_bounds(rois[k][1], rois[k][3], A(spatial_scale), shape.pooled_width, shape.width,
                    rows + 2 * shape.pooled_height);
-        places[k] = {rois.image(k), rows[0], k};
+        places[k] = {rois.image(k), rows[0], rows[2 * shape.pooled_height], k};
       }
     });
     std::sort(places.begin(), places.end());

@@ -1,7 +1,7 @@
 """Layers over ``fastcnn.ops`` and the blocks that the networks share."""
 
 from fastcnn.nn.blocks import Bottleneck, ConvNormAct, InvertedResidual, SqueezeExcite, fold_conv_norm
-from fastcnn.nn.layers import Hardswish, RoIAlign
+from fastcnn.nn.layers import Hardswish, RoIAlign, RoIPool
 
 __all__ = [
     "Bottleneck",
@@ -9,6 +9,7 @@ __all__ = [
     "Hardswish",
     "InvertedResidual",
     "RoIAlign",
+    "RoIPool",
     "SqueezeExcite",
     "fold_conv_norm",
 ]

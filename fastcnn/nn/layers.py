@@ -53,3 +53,26 @@ class RoIAlign(nn.Module):
             f"output_size={self.output_size}, spatial_scale={self.spatial_scale}, "
             f"sampling_ratio={self.sampling_ratio}, aligned={self.aligned}"
         )
+
+
+class RoIPool(nn.Module):
+    """Region-of-interest max pooling on :func:`fastcnn.ops.roi_pool`, with torchvision.ops.RoIPool's constructor.
+
+    ``forward(input, rois)`` is that of :class:`RoIAlign`. Errors and determinism are those of the op. Source: Girshick,
+    Fast R-CNN, ICCV 2015, section 2.1.
+
+    Args:
+        output_size: side, or (height, width), of the output in bins.
+        spatial_scale: feature-map pixels per box-coordinate unit, e.g. 1/16 for a map of stride 16.
+    """
+
+    def __init__(self, output_size: int | tuple[int, int], spatial_scale: float) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+
+    def forward(self, input: Tensor, rois: Tensor | list[Tensor]) -> Tensor:
+        return ops.roi_pool(input, rois, self.output_size, self.spatial_scale)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"

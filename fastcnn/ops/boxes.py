@@ -90,7 +90,7 @@ def bins_of(op: str, size: int | Sequence[int]) -> tuple[int, int]:
         raise ValueError(f"{op}: expected a positive output_size, got {size!r}")
     if pair[0] * pair[1] > MAX_GRID:
         raise ValueError(f"{op}: expected at most 2**20 bins, got output_size {size!r}")
-    return pair
+    return pair  # type: ignore[return-value]
 
 
 def check_images(op: str, rois: Tensor, images: int) -> None:

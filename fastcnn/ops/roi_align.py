@@ -11,6 +11,7 @@ from torch import Tensor
 from fastcnn.ops import _checks, _library
 from fastcnn.ops.boxes import MAX_GRID, bins_of, check_images, empty_maps, index_errors, is_channels_last, rois_of
 
+
 def roi_align(
     input: Tensor,
     boxes: Tensor | Sequence[Tensor],

@@ -79,7 +79,7 @@ def _places(pixels: Tensor, rois: Tensor, spatial_scale: float, bins: Sequence[i
     -1 for a bin without pixels, -2 for one of nothing above the lowest number. Each step looks at one more pixel of
     every bin of some boxes of about a size, so that there are few.
     """
-    images, _, height, width = size
+    _, _, height, width = size
     wide = rois.detach().to(torch.float64 if pixels.dtype == torch.float64 else torch.float32)
     top, bottom = _bounds(wide[:, 2], wide[:, 4], spatial_scale, bins[0], height)
     left, right = _bounds(wide[:, 1], wide[:, 3], spatial_scale, bins[1], width)
