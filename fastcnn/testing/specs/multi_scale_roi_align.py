@@ -64,8 +64,8 @@ SPEC = OpSpec(
     function=_function,
     reference=reference_of(_function),
     cases=(
-        _case("adaptive", (2, 5, 20, 24), 12, 3, 1 / 4, canonical_scale=32, canonical_level=3),
-        _case("sampling 2", (1, 19, 24, 16), 15, 7, 1 / 4, sampling_ratio=2, canonical_scale=24, canonical_level=3),
+        _case("adaptive", (2, 5, 20, 24), 12, 3, 1 / 4, canonical_scale=16, canonical_level=3),
+        _case("sampling 2", (1, 19, 24, 16), 15, 7, 1 / 4, sampling_ratio=2, canonical_scale=16, canonical_level=3),
         _case("all in one level", (2, 70, 16, 16), 6, 2, 1 / 4, sampling_ratio=2),
         _case("no boxes", (1, 3, 8, 8), 0, 2, 1 / 4),
         _case("no images", (0, 3, 8, 8), 0, 2, 1 / 4),
