@@ -1,12 +1,12 @@
 #include "roi_align_kernel.h"
 
-#include "../common/simd.h"
+#include "../common/planes.h"
 
 namespace fastcnn {
 namespace FASTCNN_ISA {
 namespace {
 
-constexpr int kBlock = kRoiAlignBlock;
+constexpr int kBlock = kRoiBlock;
 
 // The sum over the taps of a bin of weight * rows[index][0, count), rows being `stride` elements apart.
 template <int lanes, typename T>
@@ -59,12 +59,6 @@ inline void scatter_rows(const A* in, int64_t n, const AxisTaps<A>& taps, int bi
     for (int64_t at = 0; at < n; ++at) rows[taps.index[t] * stride + at] += taps.weight[t] * in[at];
 }
 
-// to[0, n) = from[0, n), where either is of the type accumulated in.
-template <int lanes, typename From, typename To>
-inline void convert(const From* from, To* to, int64_t n) {
-  for (int64_t i = 0; i < n; i += lanes) store_some<lanes>(to + i, load_some<lanes>(from + i, n - i), n - i);
-}
-
 // Columns [begin, end) of the map, at most a vector of them, which hold the next columns to be read from columns[i] on.
 // A full vector is moved left where it would run past the end of a row.
 struct ColumnRun {
@@ -85,23 +79,6 @@ inline int32_t next_run(const RoiPlan<A>& roi, int32_t i, int64_t width, int lan
   const int64_t end = ColumnRun::at(roi, i, width, lanes).end;
   while (i < roi.n_columns && roi.columns[i] < end) ++i;
   return i;
-}
-
-// out[plane][bin] = pooled[bin][plane], pooled having rows of `stride` elements and room for a vector of rows more.
-template <typename T>
-inline void store_bins(const acc_t<T>* pooled, int stride, int n_planes, int32_t bins, T* out) {
-  using A = acc_t<T>;
-  constexpr int lanes = kLanes<A>;
-  for (int plane = 0; plane < n_planes; plane += lanes) {
-    for (int32_t bin = 0; bin < bins; bin += lanes) {
-      Vec<A, lanes> tile[lanes];
-      for (int i = 0; i < lanes; ++i) tile[i] = load<lanes>(pooled + (bin + i) * stride + plane);
-      transpose<A, lanes>(tile);
-      for (int p = 0; p < lanes && plane + p < n_planes; ++p) {
-        store_some<lanes>(out + int64_t(plane + p) * bins + bin, tile[p], bins - bin);
-      }
-    }
-  }
 }
 
 // Pools up to Block channels of an image whose pixels lie `stride` elements apart, into rows of Block.
@@ -193,26 +170,9 @@ void roi_align_channels_last(const T* image, int64_t n_channels, const RoiPlan<a
   }
 }
 
-// out[pixel][plane] = planes[plane][pixel], 0 for planes there are not; rows of out have `stride` elements.
-template <typename T, typename Out>
-inline void interleave(const T* planes, int64_t n_planes, int64_t pixels, int stride, Out* out) {
-  using A = acc_t<T>;
-  constexpr int lanes = kLanes<A>;
-  for (int64_t at = 0; at < pixels; at += lanes) {
-    const int count = pixels - at < lanes ? int(pixels - at) : lanes;
-    for (int64_t plane = 0; plane < stride; plane += lanes) {
-      Vec<A, lanes> tile[lanes] = {};
-      for (int p = 0; p < lanes && plane + p < n_planes; ++p)
-        tile[p] = load_some<lanes>(planes + (plane + p) * pixels + at, count);
-      transpose<A, lanes>(tile);
-      for (int i = 0; i < count; ++i) store<lanes>(out + (at + i) * stride + plane, tile[i]);
-    }
-  }
-}
-
 template <typename T>
-void interleave_planes(const T* planes, int64_t n_planes, int64_t pixels, int stride, T* out) {
-  interleave<T, T>(planes, n_planes, pixels, stride, out);
+void roi_align_interleave(const T* planes, int64_t n_planes, int64_t pixels, int stride, T* out) {
+  interleave_planes(planes, pixels, 0, n_planes, 1, pixels, stride, out);
 }
 
 template <typename T>
@@ -223,24 +183,24 @@ void roi_align_interleaved(const T* image, int64_t n_planes, int stride, const R
   if (stride == kBlock)
     pool_pixels<kBlock>(image, stride, n_planes, roi, shape, scratch, columns);
   else
-    pool_pixels<kRoiAlignGroup>(image, stride, n_planes, roi, shape, scratch, columns);
+    pool_pixels<kRoiGroup>(image, stride, n_planes, roi, shape, scratch, columns);
   store_bins(scratch, stride, int(n_planes), bins, out);
 }
 
 template <typename T>
 void roi_align_interleaved_backward(const T* grad, int64_t n_planes, int stride, const RoiPlan<acc_t<T>>& roi,
                                     const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch) {
-  const int32_t bins = shape.pooled_height * shape.pooled_width;
+  const int64_t bins = shape.bins();
   acc_t<T>* columns = scratch + (bins + kBlock) * kBlock;
-  interleave<T, acc_t<T>>(grad, n_planes, bins, stride, scratch);
+  interleave_planes(grad, bins, 0, n_planes, 1, bins, stride, scratch);
   if (stride == kBlock)
-    spread_pixels<kBlock>(scratch, stride, stride, roi, shape, grad_image, columns);
+    spread_pixels<kBlock>(scratch, stride, n_planes, roi, shape, grad_image, columns);
   else
-    spread_pixels<kRoiAlignGroup>(scratch, stride, stride, roi, shape, grad_image, columns);
+    spread_pixels<kRoiGroup>(scratch, stride, n_planes, roi, shape, grad_image, columns);
 }
 
 template <typename T>
-void separate_planes(const acc_t<T>* image, int64_t n_planes, int64_t pixels, int stride, T* out) {
+void roi_align_separate(const acc_t<T>* image, int64_t n_planes, int64_t pixels, int stride, T* out) {
   store_bins(image, stride, int(n_planes), int32_t(pixels), out);
 }
 
@@ -248,10 +208,10 @@ template <typename T>
 void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
                                       const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch) {
   using A = acc_t<T>;
-  const int32_t bins = shape.pooled_height * shape.pooled_width;
+  const int64_t bins = shape.bins();
   for (int64_t c = 0; c < n_channels; c += kBlock) {
     const int64_t block = n_channels - c < kBlock ? n_channels - c : kBlock;
-    for (int32_t bin = 0; bin < bins; ++bin)
+    for (int64_t bin = 0; bin < bins; ++bin)
       convert<kLanes<A>>(grad + bin * shape.channels + c, scratch + bin * kBlock, block);
     spread_pixels<kBlock>(scratch, shape.channels, block, roi, shape, grad_image + c, scratch + bins * kBlock);
   }
@@ -261,12 +221,12 @@ void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const R
   template void roi_align_planes<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*, acc_t<T>*);    \
   template void roi_align_channels_last<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, T*,         \
                                            acc_t<T>*);                                                               \
-  template void interleave_planes<T>(const T*, int64_t, int64_t, int, T*);                                           \
+  template void roi_align_interleave<T>(const T*, int64_t, int64_t, int, T*);                                        \
   template void roi_align_interleaved<T>(const T*, int64_t, int, const RoiPlan<acc_t<T>>&, const RoiShape&, T*,      \
                                          acc_t<T>*);                                                                 \
   template void roi_align_interleaved_backward<T>(const T*, int64_t, int, const RoiPlan<acc_t<T>>&, const RoiShape&, \
                                                   acc_t<T>*, acc_t<T>*);                                             \
-  template void separate_planes<T>(const acc_t<T>*, int64_t, int64_t, int, T*);                                      \
+  template void roi_align_separate<T>(const acc_t<T>*, int64_t, int64_t, int, T*);                                   \
   template void roi_align_channels_last_backward<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&,    \
                                                     acc_t<T>*, acc_t<T>*);
 INSTANTIATE(float)

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "../common/isa.h"
+#include "../common/roi_shape.h"
 #include "../common/storage.h"
 
 namespace fastcnn {
@@ -24,19 +25,10 @@ struct RoiPlan {
   int32_t n_columns, x_begin, x_end;
 };
 
-struct RoiShape {
-  int64_t channels, height, width;
-  int32_t pooled_height, pooled_width;
-};
-
-// Channels handled at once: the more of them lie side by side the better, as long as their rows of a RoI stay in L1
-// and, where planes are copied side by side, the copies in L2. kRoiAlignGroup is at least a vector of any level.
-constexpr int kRoiAlignBlock = 64, kRoiAlignGroup = 16;
-
 // Elements of working memory: for the widest block of channels of any level, a row of pixels, the bins, and a row of
 // pixels for every row of bins.
 static inline int64_t roi_align_scratch(const RoiShape& shape) {
-  const int64_t block = kRoiAlignBlock, rows = shape.pooled_height, bins = rows * shape.pooled_width;
+  const int64_t block = kRoiBlock, rows = shape.pooled_height, bins = rows * shape.pooled_width;
   return block * (shape.width + bins + block) + block * rows * (shape.width + block);
 }
 
@@ -48,19 +40,20 @@ FASTCNN_FOR_EACH_ISA(
     // The same for n_channels of the channels of one channels_last image.
     template <typename T> void roi_align_channels_last(const T* image, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
                                                        const RoiShape& shape, T* out, acc_t<T>* scratch);
-    // For many RoIs: up to `stride` planes copied side by side, pixels `stride` elements apart, which is kRoiAlignBlock
-    // or kRoiAlignGroup; and the pooling of such an image into planes of bins.
-    template <typename T> void interleave_planes(const T* planes, int64_t n_planes, int64_t pixels, int stride, T* out);
+    // For many RoIs: up to `stride` planes copied side by side, pixels `stride` elements apart, which is kRoiBlock
+    // or kRoiGroup; and the pooling of such an image into planes of bins.
+    template <typename T>
+    void roi_align_interleave(const T* planes, int64_t n_planes, int64_t pixels, int stride, T* out);
     template <typename T>
     void roi_align_interleaved(const T* image, int64_t n_planes, int stride, const RoiPlan<acc_t<T>>& roi,
                                const RoiShape& shape, T* out, acc_t<T>* scratch);
-    // Adjoints: add one RoI's gradient to that of the maps; n_planes of them side by side, the rest of `stride` zeros.
+    // Adjoints: add one RoI's gradient to that of the maps, and planes summed side by side back as planes; these have
+    // room for a vector of pixels more.
     template <typename T>
     void roi_align_interleaved_backward(const T* grad, int64_t n_planes, int stride, const RoiPlan<acc_t<T>>& roi,
                                         const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch);
-    // Planes side by side back as planes; the image has room for a vector of pixels more.
     template <typename T>
-    void separate_planes(const acc_t<T>* image, int64_t n_planes, int64_t pixels, int stride, T* out);
+    void roi_align_separate(const acc_t<T>* image, int64_t n_planes, int64_t pixels, int stride, T* out);
     template <typename T>
     void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
                                           const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch);)

@@ -78,6 +78,11 @@ class Op:
     torch_rule: dict[str, str] = field(default_factory=dict)
     flops: Callable[..., int] | None = None
 
+    @property
+    def takes_lists(self) -> bool:
+        """Whether an argument is a list of tensors."""
+        return any(str(argument.type) == "List[Tensor]" for argument in self.call._schema.arguments)
+
     def where(self, key: str) -> str:
         part = _backend.cpu if key == "CPU" else _backend.cuda
         if key == "CUDA" and not self.cuda:
@@ -163,6 +168,8 @@ def autograd(op: Op, backward: Callable[..., Any], setup_context: Callable[..., 
         setup_context: ``(ctx, inputs, output)`` saves what `backward` needs.
     """
     torch.library.register_autograd(f"fastcnn::{op.name}", backward, setup_context=setup_context, lib=library)
+    if op.takes_lists:  # A torch.autograd.Function sees no tensor within a list; torch.library takes care of them.
+        return
 
     def forward(ctx: Any, *args: Any) -> Any:
         with torch._C._AutoDispatchBelowAutograd():
@@ -202,6 +209,12 @@ def _only_vmap() -> bool:
     return forward_ad._current_level < 0 and all(t.key() == vmap for t in torch._C._functorch.get_interpreter_stack())
 
 
+def _requires_grad(argument: Any) -> bool:
+    if isinstance(argument, Tensor):
+        return argument.requires_grad
+    return type(argument) is list and any(map(_requires_grad, argument))
+
+
 def call(op: Op, *args: Any) -> Any:
     """Calls the op: its reference in :func:`reference_mode`, without autograd's bookkeeping where nothing needs it."""
     if mode.name == "reference":
@@ -211,9 +224,10 @@ def call(op: Op, *args: Any) -> Any:
         return op.call(*args)
     if forward_ad._current_level >= 0 or torch._C._are_functorch_transforms_active():
         # Kernels have no forward-mode rule and would drop tangents without a word; the reference carries them. vmap can
-        # loop over a kernel; whether the tensor it wraps needs a gradient, only the dispatcher can see.
-        return op.call(*args) if _only_vmap() else op.reference(*args)
-    if torch.is_grad_enabled() and any(isinstance(a, Tensor) and a.requires_grad for a in args):
+        # loop over a kernel, unless tensors are in a list; whether the tensor it wraps needs a gradient, only the
+        # dispatcher can see.
+        return op.call(*args) if _only_vmap() and not op.takes_lists else op.reference(*args)
+    if torch.is_grad_enabled() and any(map(_requires_grad, args)):
         return _eager[op.name](*args) if op.name in _eager else op.call(*args)
     with torch._C._AutoDispatchBelowAutograd():
         return op.call(*args)

@@ -7,12 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch._prims_common import suggest_memory_format
 
 from fastcnn.ops import _checks, _library
-from fastcnn.ops.boxes import rois_of
-
-_MAX_GRID = 1 << 20  # As kMaxRoiGrid of the kernels; a box with more samples than this to an axis of a bin gives zeros.
+from fastcnn.ops.boxes import MAX_GRID, bins_of, check_images, empty_maps, index_errors, is_channels_last, rois_of
 
 
 def roi_align(
@@ -55,34 +52,17 @@ def roi_align(
     if type(sampling_ratio) is not int:
         _checks.integer("roi_align", sampling_ratio=sampling_ratio)
         sampling_ratio = int(sampling_ratio)
-    if sampling_ratio > _MAX_GRID:
+    if sampling_ratio > MAX_GRID:
         raise ValueError(f"roi_align: expected a sampling_ratio of at most 2**20, got {sampling_ratio}")
     if not isinstance(aligned, bool):
         raise TypeError(f"roi_align: expected aligned to be a bool, got {type(aligned).__name__} {aligned!r}")
-    height, width = _output_size(output_size)
+    height, width = bins_of("roi_align", output_size)
     rois = rois_of("roi_align", boxes, input)
     if rois.size(0) and not (input.size(2) and input.size(3)):
         raise ValueError(f"roi_align: expected a feature map with pixels, got shape {tuple(input.shape)}")
-    try:
-        return _library.call(_op, input, rois, float(spatial_scale), height, width, max(sampling_ratio, -1), aligned)
-    except RuntimeError as error:
-        if str(error).startswith("roi_align: box"):
-            raise ValueError(str(error).splitlines()[0]) from None
-        raise
-
-
-def _output_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    pair = tuple(size) if isinstance(size, Sequence) else (size, size)
-    if len(pair) != 2:
-        raise ValueError(f"roi_align: expected output_size of one or two numbers, got {size!r}")
-    if type(pair[0]) is not int or type(pair[1]) is not int:
-        _checks.integer("roi_align", output_height=pair[0], output_width=pair[1])
-        pair = tuple(n if isinstance(n, torch.SymInt) else int(n) for n in pair)
-    if pair[0] < 1 or pair[1] < 1:
-        raise ValueError(f"roi_align: expected a positive output_size, got {size!r}")
-    if pair[0] * pair[1] > _MAX_GRID:
-        raise ValueError(f"roi_align: expected at most 2**20 bins, got output_size {size!r}")
-    return pair  # type: ignore[return-value]
+    args = (input, rois, float(spatial_scale), height, width, max(sampling_ratio, -1), aligned)
+    with index_errors("roi_align"):
+        return _library.call(_op, *args)
 
 
 @dataclass
@@ -120,7 +100,7 @@ def _axis(begin: Tensor, end: Tensor, bins: int, size: int, scale: float, ratio:
     if not aligned and length < 1:
         length = torch.ones_like(length)
     step = length / bins
-    grid = ratio if ratio > 0 else int(step.ceil()) if 0 < step <= _MAX_GRID else 0
+    grid = ratio if ratio > 0 else int(step.ceil()) if 0 < step <= MAX_GRID else 0
     bin_of = torch.arange(bins, device=begin.device).repeat_interleave(grid)
     sample = torch.arange(grid, device=begin.device, dtype=begin.dtype).repeat(bins)
     at = start + bin_of.to(begin.dtype) * step + (sample + 0.5) * step / max(grid, 1)
@@ -144,18 +124,12 @@ def _rois(rois: Tensor, like: Tensor, height: int, width: int, args: tuple) -> I
 def _reference(input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned):
     images, channels, height, width = input.shape
     args = (spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned)
-    # Also false for NaN.
-    outside = ~((rois[:, 0] > -1) & (rois[:, 0] < images))
-    if bool(outside.any()):
-        k = int(outside.nonzero()[0])
-        raise ValueError(
-            f"roi_align: box {k} has batch index {float(rois[k, 0]):g}, but the input holds {images} image(s)"
-        )
+    check_images("roi_align", rois, images)
     wide = input if input.dtype == torch.float64 else input.float()
     pooled = [wide.sum().expand(0, channels, pooled_height, pooled_width)]
     for image, y, x, count in _rois(rois, input, height, width, args):
         pooled.append(x.contract(y.contract(wide[image], 1, pooled_height), 2, pooled_width)[None] / count)
-    result = _empty((rois.size(0), channels, pooled_height, pooled_width), input, _is_channels_last(input))
+    result = empty_maps((rois.size(0), channels, pooled_height, pooled_width), input, is_channels_last(input))
     return result.copy_(torch.cat(pooled))
 
 
@@ -166,25 +140,16 @@ def _reference_backward(grad, rois, spatial_scale, sampling_ratio, aligned, inpu
     total = wide.new_zeros(input_size)
     for k, (image, y, x, count) in enumerate(_rois(rois, grad, height, width, args)):
         total[image] += y.spread(x.spread(wide[k], 2, width), 1, height) / count
-    return _empty(input_size, grad, channels_last).copy_(total)
-
-
-def _is_channels_last(x: Tensor) -> bool:
-    return suggest_memory_format(x) == torch.channels_last
-
-
-def _empty(size, like: Tensor, channels_last: bool) -> Tensor:
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=layout)
+    return empty_maps(input_size, grad, channels_last).copy_(total)
 
 
 def _fake(input, rois, spatial_scale, pooled_height, pooled_width, sampling_ratio, aligned):
     shape = (rois.size(0), input.size(1), pooled_height, pooled_width)
-    return _empty(shape, input, _is_channels_last(input))
+    return empty_maps(shape, input, is_channels_last(input))
 
 
 def _fake_backward(grad, rois, spatial_scale, sampling_ratio, aligned, input_size, channels_last):
-    return _empty(input_size, grad, channels_last)
+    return empty_maps(input_size, grad, channels_last)
 
 
 _op = _library.define(
@@ -209,7 +174,7 @@ _backward_op = _library.define(
 def _setup_context(ctx, inputs, output):
     input, rois, spatial_scale, _, _, sampling_ratio, aligned = inputs
     ctx.save_for_backward(rois)
-    ctx.args = (spatial_scale, sampling_ratio, aligned, input.shape, _is_channels_last(input))
+    ctx.args = (spatial_scale, sampling_ratio, aligned, input.shape, is_channels_last(input))
 
 
 def _backward(ctx, grad):

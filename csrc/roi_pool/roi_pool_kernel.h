@@ -1,0 +1,46 @@
+#pragma once
+
+#include "../common/isa.h"
+#include "../common/roi_shape.h"
+#include "../common/storage.h"
+
+namespace fastcnn {
+
+// One RoI: bin b of an axis holds pixels [bounds[2 b], bounds[2 b + 1]) of the map. Bins follow each other without
+// gaps, [begin, end) being all of them.
+struct RoiBins {
+  const int32_t *rows, *cols;
+  int32_t y_begin, y_end, x_begin, x_end;
+};
+
+// Channels of a map that lie side by side: channel c of pixel (y, x) at data[y * row + x * pixel + c].
+template <typename T>
+struct ChannelsOfMap {
+  const T* data;
+  int64_t row, pixel;
+};
+
+// Elements of working memory: for a block of channels the bins, a row of maxima and, for the gradient, of their places.
+static inline int64_t roi_pool_scratch(const RoiShape& shape) {
+  return kRoiBlock * (shape.bins() + kRoiBlock + 2 * shape.width);
+}
+
+FASTCNN_FOR_EACH_ISA(
+    // Copies rows [y, y + rows) and columns [x, x + cols) of n_channels channels of an image side by side, pixels
+    // `stride` elements apart. The first of the channels is at image[0].
+    template <typename T>
+    void roi_pool_copy(const T* image, int64_t n_channels, const RoiShape& shape, bool channels_last, int64_t y,
+                       int64_t rows, int64_t x, int64_t cols, int stride, T* out);
+    // The maxima of n_channels channels over the bins. out[0] is that of the first channel and bin.
+    template <typename T> void roi_pool(const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins& roi,
+                                        const RoiShape& shape, bool channels_last, T* out, acc_t<T>* scratch);
+    // Adds the gradient of every bin to that of its first maximum, in sum[pixel * kRoiGroup + channel]. n_channels is
+    // at most kRoiGroup.
+    template <typename T>
+    void roi_pool_backward(const acc_t<T>* grad, const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins& roi,
+                           const RoiShape& shape, bool channels_last, acc_t<T>* sum, acc_t<T>* scratch);
+    // Writes such sums to n_channels channels of an image, the first of which is at image[0].
+    template <typename T>
+    void roi_pool_store(const acc_t<T>* sum, int64_t n_channels, const RoiShape& shape, bool channels_last, T* image);)
+
+}  // namespace fastcnn
