@@ -77,7 +77,7 @@ _op = _library.define(
     reference=_reference,
     fake=lambda input, groups: _empty_like(input),
     torch_rule={
-        "CPU": "PyTorch's own kernel for contiguous tensors, which is at the speed of memory, and small ones in training"
+        "CPU": "PyTorch's own kernel for contiguous tensors, at the speed of memory, and small ones in training"
     },
 )
 
