@@ -8,6 +8,7 @@ from torch._prims_common import suggest_memory_format
 
 from fastcnn.ops import _checks, _library
 
+_SMALL = 1 << 16  # Elements below which what our backward pass costs more to call is not won back.
 _mode = _library.mode
 _torch = torch.channel_shuffle
 
@@ -29,7 +30,7 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     Moves elements and computes nothing: exact and deterministic. Differentiable any number of times. Of a contiguous
     tensor PyTorch's kernel copies whole planes at the speed of memory, and this function calls it.
     """
-    if _mode.name == "auto" and type(groups) is int and isinstance(input, Tensor) and input.is_contiguous():
+    if _mode.name == "auto" and type(groups) is int and isinstance(input, Tensor) and _torch_is_as_fast(input):
         try:
             return _torch(input, groups)
         except RuntimeError:  # What is wrong with the arguments is said below.
@@ -45,6 +46,10 @@ def channel_shuffle(input: Tensor, groups: int) -> Tensor:
     if not _is_valid(input, groups):
         raise ValueError(f"channel_shuffle: expected groups that divide {input.size(1)} channels, got {groups}")
     return _library.call(_op, input, groups)
+
+
+def _torch_is_as_fast(input: Tensor) -> bool:
+    return input.is_contiguous() or (input.requires_grad and input.numel() < _SMALL and torch.is_grad_enabled())
 
 
 def _is_valid(input: Tensor, groups: int) -> bool:
@@ -71,7 +76,9 @@ _op = _library.define(
     "channel_shuffle(Tensor input, SymInt groups) -> Tensor",
     reference=_reference,
     fake=lambda input, groups: _empty_like(input),
-    torch_rule={"CPU": "PyTorch's own kernel for contiguous tensors, which is at the speed of memory"},
+    torch_rule={
+        "CPU": "PyTorch's own kernel for contiguous tensors, at the speed of memory, and small ones in training"
+    },
 )
 
 

@@ -78,7 +78,7 @@ def grouped_conv2d_shuffle(
     if not input.dtype == weight.dtype == (input if bias is None else bias).dtype:
         listed = ", ".join(f"{name} {t.dtype}" for name, t in tensors.items())
         raise TypeError(f"{_NAME}: expected tensors of one dtype, got {listed}")
-    if _mode.name == "auto" and _torch_is_as_fast(input, weight, groups):
+    if _mode.name == "auto" and _torch_is_as_fast(input, weight, stride, groups):
         result = F.conv2d(input, weight, bias, stride, padding, dilation, groups)
         if activation:
             result = result.relu_()
@@ -101,7 +101,7 @@ def grouped_conv2d_shuffle(
     )
 
 
-def _torch_is_as_fast(input: Tensor, weight: Tensor, groups: int) -> bool:
+def _torch_is_as_fast(input: Tensor, weight: Tensor, stride: tuple[int, int], groups: int) -> bool:
     """Measured on AVX-512, over both memory formats and batches of 1 and 16."""
     bfloat16 = input.dtype == torch.bfloat16
     if input.device.type != "cpu" or not (input.dtype == torch.float32 or (bfloat16 and _HAS_BF16)):
@@ -109,7 +109,7 @@ def _torch_is_as_fast(input: Tensor, weight: Tensor, groups: int) -> bool:
     channels_last = not input.is_contiguous()
     few, many = sorted((weight.size(1), weight.size(0) // groups))
     if weight.size(2) * weight.size(3) > 1:
-        return weight.size(1) == 1 or many > (4 if bfloat16 or channels_last else 8)
+        return weight.size(1) == 1 or stride != (1, 1) or many > (4 if bfloat16 or channels_last else 8)
     return channels_last or few > 20 if bfloat16 else channels_last and groups == 1
 
 
@@ -205,9 +205,9 @@ def _products(output, weight) -> int:
 
 
 _TORCH_RULE = (
-    "PyTorch's convolution for channels_last input in one group, for kernels larger than 1x1 with one or more than 8 "
-    "(channels_last: 4) channels to a group, in float32; in bfloat16 where the CPU has instructions for it, but for "
-    "contiguous input with at most 20 (larger kernels: 4) channels to a group"
+    "PyTorch's convolution for channels_last input in one group, for kernels larger than 1x1 with a stride, with one "
+    "or with more than 8 (channels_last: 4) channels to a group, in float32; in bfloat16 where the CPU has "
+    "instructions for it, but for contiguous input with at most 20 (larger kernels: 4) channels to a group"
 )
 _WINDOW = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, SymInt shuffle_groups"
 _op = _library.define(

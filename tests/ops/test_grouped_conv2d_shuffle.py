@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import importlib
 
 import pytest
 import torch
@@ -149,6 +150,14 @@ def test_only_the_gradients_needed_are_computed(monkeypatch):
 @pytest.mark.parametrize("channels, kernel, groups", [(48, 1, 2), (48, 1, 1), (8, 3, 2), (24, 3, 2), (6, 3, 6)])
 def test_where_pytorch_is_called_the_result_is_the_same(channels, kernel, groups, dtype, layout, monkeypatch):
     monkeypatch.setattr(_library.mode, "name", "auto")
+    monkeypatch.setattr(importlib.import_module("fastcnn.ops.grouped_conv2d_shuffle"), "_HAS_BF16", True)
+    called = []
+    monkeypatch.setattr(F, "conv2d", lambda *args, conv2d=F.conv2d: called.append(None) or conv2d(*args))
+    bfloat16, channels_last = dtype == torch.bfloat16, layout == torch.channels_last
+    few = 4 if bfloat16 or channels_last else 8
+    by_torch = (
+        channels // groups not in range(2, few + 1) if kernel > 1 else bfloat16 or (groups == 1 and channels_last)
+    )
     x = torch.randn(2, channels, 5, 6).to(dtype).contiguous(memory_format=layout)
     weight = (torch.randn(channels, channels // groups, kernel, kernel) / 8).to(dtype)
     bias = torch.randn(channels).to(dtype)
@@ -159,6 +168,7 @@ def test_where_pytorch_is_called_the_result_is_the_same(channels, kernel, groups
         with mode():
             out = ops.grouped_conv2d_shuffle(*leaves, **args)
         results.append((out, *torch.autograd.grad(out.float().square().sum(), leaves)))
+    assert len(called) == by_torch
     assert results[0][0].is_contiguous(memory_format=layout)
     tolerance = {"rtol": 5e-2, "atol": 5e-1} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
     torch.testing.assert_close(*results, **tolerance)
