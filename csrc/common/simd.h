@@ -6,7 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <utility>
-#if defined(__F16C__)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
@@ -132,6 +132,30 @@ template <int N>
 inline void store(Half* at, Vec<float, N> v) {
   const Vec<uint16_t, N> bits = narrow<N>(v, Half{});
   memcpy(at, &bits, sizeof bits);
+}
+
+// Past the caches, where the address is a whole number of vectors: for more than caches hold, which else would be read
+// before it is written. Whoever is done with it calls end_stream().
+template <int N, typename T>
+inline void stream(T* at, Vec<acc_t<T>, N> v) {
+#if defined(__x86_64__)
+  alignas(sizeof(T) * N) T bits[N];
+  store<N>(bits, v);
+#if defined(__AVX512F__)
+  if constexpr (sizeof bits == 64) return _mm512_stream_si512(reinterpret_cast<__m512i*>(at), read<__m512i>(bits));
+#endif
+#if defined(__AVX__)
+  if constexpr (sizeof bits == 32) return _mm256_stream_si256(reinterpret_cast<__m256i*>(at), read<__m256i>(bits));
+#endif
+  if constexpr (sizeof bits == 16) return _mm_stream_si128(reinterpret_cast<__m128i*>(at), read<__m128i>(bits));
+#endif
+  store<N>(at, v);
+}
+
+inline void end_stream() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
 }
 
 #if defined(__AVX512F__)

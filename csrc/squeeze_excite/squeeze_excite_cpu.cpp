@@ -8,8 +8,9 @@
 namespace fastcnn {
 namespace {
 
-constexpr int64_t kGrain = 1 << 15;  // Elements, or multiply-adds, a thread must have for a second one to pay.
-constexpr int64_t kPlanes = 16;      // Planes, or rows of weights, to a task: a multiple of any vector's lanes.
+constexpr int64_t kGrain = 1 << 15;    // Elements, or multiply-adds, a thread must have for a second one to pay.
+constexpr int64_t kStream = 16 << 20;  // Bytes of a result that caches would not hold anyway.
+constexpr int64_t kPlanes = 16;        // Planes, or rows of weights, to a task: a multiple of any vector's lanes.
 
 struct Shape {
   int64_t images, channels, hidden, pixels;
@@ -108,6 +109,7 @@ template <typename T>
 void scale_images(const Shape& shape, const Batch& batch, const T* x, Rows<const acc_t<T>> scale,
                   Rows<const acc_t<T>> shift, T* out) {
   using A = acc_t<T>;
+  const bool streams = shape.images * shape.image_size() * int64_t(sizeof(T)) >= kStream;
   if (!shape.channels_last) {
     const auto kernel = FASTCNN_SELECT(scale_planes<T>);
     batch.share_out(batch.count * shape.channels, shape.pixels, [&](int64_t begin, int64_t end) {
@@ -116,7 +118,7 @@ void scale_images(const Shape& shape, const Batch& batch, const T* x, Rows<const
         const int64_t count = std::min(end - task, shape.channels - c),
                       offset = (n * shape.channels + c) * shape.pixels;
         kernel(x + offset, count, shape.pixels, scale.at + n * scale.stride + c,
-               shift.at ? shift.at + n * shift.stride + c : nullptr, out + offset);
+               shift.at ? shift.at + n * shift.stride + c : nullptr, streams, out + offset);
         task += count;
       }
     });
@@ -139,7 +141,7 @@ void scale_images(const Shape& shape, const Batch& batch, const T* x, Rows<const
       }
       const int64_t offset = (n * shape.pixels + p) * shape.channels;
       kernel(x + offset, std::min(shape.chunk, shape.pixels - p) * shape.channels, shape.period, periods.get(), shifts,
-             out + offset);
+             streams, out + offset);
     }
   });
 }

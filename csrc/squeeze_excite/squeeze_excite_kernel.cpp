@@ -77,9 +77,18 @@ inline void all_plane_sums(const Terms& terms, int64_t channels, int64_t pixels,
   }
 }
 
+template <int lanes, typename T>
+inline bool aligned(const T* at) {
+  return reinterpret_cast<uintptr_t>(at) % (lanes * sizeof(T)) == 0;
+}
+
 // out[i] = f(x[i]) over n elements; the last vector may go over some of them twice.
 template <int lanes, typename T, typename Function>
-inline void map_plane(const T* x, int64_t n, const Function& f, T* out) {
+inline void map_plane(const T* x, int64_t n, bool streams, const Function& f, T* out) {
+  if (streams && n % lanes == 0 && aligned<lanes>(out)) {
+    for (int64_t i = 0; i < n; i += lanes) stream<lanes>(out + i, f(load<lanes>(x + i)));
+    return;
+  }
   if (n < lanes) return store_some<lanes>(out, f(load_some<lanes>(x, n)), n);
   for (int64_t i = 0; i + lanes <= n; i += lanes) store<lanes>(out + i, f(load<lanes>(x + i)));
   if (n % lanes) store<lanes>(out + n - lanes, f(load<lanes>(x + n - lanes)));
@@ -106,8 +115,11 @@ inline void all_pixel_sums(Terms terms, int64_t channels, int64_t pixels, int64_
 }
 
 template <typename T, typename Function>
-inline void map_periods(const T* x, int64_t n, int64_t period, const Function& f, T* out) {
+inline void map_periods(const T* x, int64_t n, int64_t period, bool streams, const Function& f, T* out) {
   constexpr int lanes = kLanes<acc_t<T>>;
+  if (streams && aligned<lanes>(out))
+    for (; n >= period; n -= period, x += period, out += period)
+      for (int64_t i = 0; i < period; i += lanes) stream<lanes>(out + i, f(load<lanes>(x + i), i));
   for (; n >= period; n -= period, x += period, out += period)
     for (int64_t i = 0; i < period; i += lanes) store<lanes>(out + i, f(load<lanes>(x + i), i));
   for (int64_t i = 0; i < n; i += lanes) store_some<lanes>(out + i, f(load_some<lanes>(x + i, n - i), i), n - i);
@@ -124,15 +136,18 @@ void plane_sums(const T* x, const T* y, int64_t channels, int64_t pixels, acc_t<
 }
 
 template <typename T>
-void scale_planes(const T* x, int64_t channels, int64_t pixels, const acc_t<T>* scale, const acc_t<T>* shift, T* out) {
+void scale_planes(const T* x, int64_t channels, int64_t pixels, const acc_t<T>* scale, const acc_t<T>* shift,
+                  bool streams, T* out) {
   constexpr int lanes = kLanes<acc_t<T>>;
   for (int64_t c = 0; c < channels; ++c) {
     const acc_t<T> by = scale[c];
     if (shift)
-      map_plane<lanes>(x + c * pixels, pixels, [by, add = shift[c]](auto v) { return v * by + add; }, out + c * pixels);
+      map_plane<lanes>(
+          x + c * pixels, pixels, streams, [by, add = shift[c]](auto v) { return v * by + add; }, out + c * pixels);
     else
-      map_plane<lanes>(x + c * pixels, pixels, [by](auto v) { return v * by; }, out + c * pixels);
+      map_plane<lanes>(x + c * pixels, pixels, streams, [by](auto v) { return v * by; }, out + c * pixels);
   }
+  if (streams) end_stream();
 }
 
 template <typename T>
@@ -145,20 +160,23 @@ void pixel_sums(const T* x, const T* y, int64_t channels, int64_t pixels, int64_
 }
 
 template <typename T>
-void scale_pixels(const T* x, int64_t n, int64_t period, const acc_t<T>* scale, const acc_t<T>* shift, T* out) {
+void scale_pixels(const T* x, int64_t n, int64_t period, const acc_t<T>* scale, const acc_t<T>* shift, bool streams,
+                  T* out) {
   constexpr int lanes = kLanes<acc_t<T>>;
   if (shift)
     map_periods(
-        x, n, period, [=](auto v, int64_t i) { return v * load<lanes>(scale + i) + load<lanes>(shift + i); }, out);
+        x, n, period, streams, [=](auto v, int64_t i) { return v * load<lanes>(scale + i) + load<lanes>(shift + i); },
+        out);
   else
-    map_periods(x, n, period, [=](auto v, int64_t i) { return v * load<lanes>(scale + i); }, out);
+    map_periods(x, n, period, streams, [=](auto v, int64_t i) { return v * load<lanes>(scale + i); }, out);
+  if (streams) end_stream();
 }
 
-#define INSTANTIATE(T)                                                                              \
-  template void plane_sums<T>(const T*, const T*, int64_t, int64_t, acc_t<T>, acc_t<T>*);           \
-  template void scale_planes<T>(const T*, int64_t, int64_t, const acc_t<T>*, const acc_t<T>*, T*);  \
-  template void pixel_sums<T>(const T*, const T*, int64_t, int64_t, int64_t, acc_t<T>*, acc_t<T>*); \
-  template void scale_pixels<T>(const T*, int64_t, int64_t, const acc_t<T>*, const acc_t<T>*, T*);
+#define INSTANTIATE(T)                                                                                   \
+  template void plane_sums<T>(const T*, const T*, int64_t, int64_t, acc_t<T>, acc_t<T>*);                \
+  template void scale_planes<T>(const T*, int64_t, int64_t, const acc_t<T>*, const acc_t<T>*, bool, T*); \
+  template void pixel_sums<T>(const T*, const T*, int64_t, int64_t, int64_t, acc_t<T>*, acc_t<T>*);      \
+  template void scale_pixels<T>(const T*, int64_t, int64_t, const acc_t<T>*, const acc_t<T>*, bool, T*);
 INSTANTIATE(float)
 INSTANTIATE(double)
 INSTANTIATE(Half)

@@ -128,6 +128,25 @@ def test_an_image_is_the_same_in_any_batch_and_for_any_threads(shape, layout):
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
+def test_results_too_large_for_caches(dtype, layout):
+    """From 16 MB on, results are written past the caches: two images together, but not one alone."""
+    shape = (2, 16, 384, 360 * 4 // dtype.itemsize)
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype).contiguous(memory_format=layout)
+    weights = parameters(16, 4, dtype)
+
+    def run(x):
+        x = x.detach().requires_grad_()
+        out = ops.squeeze_excite(x, *weights)
+        return out, torch.autograd.grad(out, x, x.detach())[0]
+
+    together = run(x)
+    for i in range(2):
+        for a, b in zip(together, run(x[i : i + 1]), strict=True):
+            assert torch.equal(a[i], b[0])
+
+
 def test_only_what_is_needed_gets_a_gradient():
     x = torch.randn(2, 6, 5, 5)
     weights = parameters(6, 3)
