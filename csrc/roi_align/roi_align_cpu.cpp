@@ -64,21 +64,40 @@ void roi_align_level_backward(const T* grad, int64_t images, const RoiLevel& lev
                               bool channels_last, acc_t<T>* grad_maps) {
   using A = acc_t<T>;
   const RoiShape& shape = level.shape;
-  const int64_t bins = shape.bins(), pixels = shape.pixels();
-  const auto planes_kernel = FASTCNN_SELECT(roi_align_planes_backward<T>);
-  const auto last_kernel = FASTCNN_SELECT(roi_align_channels_last_backward<T>);
+  const int64_t bins = shape.bins(), pixels = shape.pixels(), scratch_size = roi_align_scratch(shape);
   // A task owns its channels of an image and takes the RoIs in order: the sum does not depend on the threads.
-  share_out<A>(level.places, images, shape.channels, channels_last ? kRoiBlock : kRoiGroup, 1, roi_align_scratch(shape),
-               [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
-                 for (const RoiPlace& place : places) {
-                   if (channels_last)
-                     last_kernel(grad + place.roi * shape.channels * bins + c, n, plans[place.roi], shape,
-                                 grad_maps + image * shape.channels * pixels + c, scratch);
-                   else
-                     planes_kernel(grad + (place.roi * shape.channels + c) * bins, n, plans[place.roi], shape,
-                                   grad_maps + (image * shape.channels + c) * pixels, scratch);
-                 }
-               });
+  if (channels_last) {
+    const auto kernel = FASTCNN_SELECT(roi_align_channels_last_backward<T>);
+    share_out<A>(level.places, images, shape.channels, kRoiBlock, 1, scratch_size,
+                 [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
+                   for (const RoiPlace& place : places)
+                     kernel(grad + place.roi * shape.channels * bins + c, n, plans[place.roi], shape,
+                            grad_maps + image * shape.channels * pixels + c, scratch);
+                 });
+  } else if (interleaving_pays(plans, level, images)) {
+    const auto kernel = FASTCNN_SELECT(roi_align_interleaved_backward<T>);
+    const auto separate = FASTCNN_SELECT(roi_align_separate<A>);
+    const int side_by_side = pixels * kRoiBlock * int64_t(sizeof(A)) <= kRoiCopyBytes ? kRoiBlock : kRoiGroup;
+    const int64_t sum_size = (pixels + kRoiGroup) * side_by_side;  // With room for a vector of pixels more.
+    share_out<A>(level.places, images, shape.channels, side_by_side, 1, scratch_size + sum_size,
+                 [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
+                   if (places.empty()) return;
+                   A* sum = scratch + scratch_size;
+                   std::fill(sum, sum + sum_size, A(0));
+                   for (const RoiPlace& place : places)
+                     kernel(grad + (place.roi * shape.channels + c) * bins, n, side_by_side, plans[place.roi], shape,
+                            sum, scratch);
+                   separate(sum, n, pixels, side_by_side, grad_maps + (image * shape.channels + c) * pixels);
+                 });
+  } else {
+    const auto kernel = FASTCNN_SELECT(roi_align_planes_backward<T>);
+    share_out<A>(level.places, images, shape.channels, kRoiGroup, 1, scratch_size,
+                 [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
+                   for (const RoiPlace& place : places)
+                     kernel(grad + (place.roi * shape.channels + c) * bins, n, plans[place.roi], shape,
+                            grad_maps + (image * shape.channels + c) * pixels, scratch);
+                 });
+  }
 }
 
 #define INSTANTIATE(T)                                                                                        \

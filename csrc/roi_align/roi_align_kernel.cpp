@@ -214,28 +214,48 @@ void roi_align_planes_backward(const T* grad, int64_t n_planes, const RoiPlan<ac
   }
 }
 
+// The gradient of up to kBlock channels: of bins and of pixels that lie `stride` elements apart.
+template <typename T>
+inline void spread_pixels(const T* grad, int64_t stride, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
+                          const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch) {
+  using A = acc_t<T>;
+  const int64_t span = roi.x_end - roi.x_begin;
+  A* column0 = scratch - int64_t(roi.x_begin) * kBlock;
+  A row_grad[kBlock];
+  for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
+    memset(scratch, 0, sizeof(A) * span * kBlock);
+    for (int32_t pw = 0; pw < shape.pooled_width; ++pw) {
+      convert<kLanes<A>>(grad + (int64_t(ph) * shape.pooled_width + pw) * stride, row_grad, n_channels);
+      scatter_rows(row_grad, n_channels, roi.cols, pw, kBlock, column0);
+    }
+    for (int32_t i = 0; i < roi.n_columns; ++i) {
+      const int64_t x = roi.columns[i];
+      scatter_rows(column0 + x * kBlock, n_channels, roi.rows, ph, shape.width * stride, grad_image + x * stride);
+    }
+  }
+}
+
 template <typename T>
 void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
                                       const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch) {
-  using A = acc_t<T>;
-  const int64_t channels = shape.channels, span = roi.x_end - roi.x_begin;
-  A* column0 = scratch - int64_t(roi.x_begin) * kBlock;
-  A row_grad[kBlock];
   for (int64_t c = 0; c < n_channels; c += kBlock) {
     const int64_t block = n_channels - c < kBlock ? n_channels - c : kBlock;
-    for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
-      memset(scratch, 0, sizeof(A) * span * kBlock);
-      for (int32_t pw = 0; pw < shape.pooled_width; ++pw) {
-        const T* from = grad + (int64_t(ph) * shape.pooled_width + pw) * channels + c;
-        convert<kLanes<A>>(from, row_grad, block);
-        scatter_rows(row_grad, block, roi.cols, pw, kBlock, column0);
-      }
-      for (int32_t i = 0; i < roi.n_columns; ++i) {
-        const int64_t x = roi.columns[i];
-        scatter_rows(column0 + x * kBlock, block, roi.rows, ph, shape.width * channels, grad_image + x * channels + c);
-      }
-    }
+    spread_pixels(grad + c, shape.channels, block, roi, shape, grad_image + c, scratch);
   }
+}
+
+template <typename T>
+void roi_align_interleaved_backward(const T* grad, int64_t n_planes, int stride, const RoiPlan<acc_t<T>>& roi,
+                                    const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch) {
+  const int64_t bins = shape.bins();
+  T* side_by_side = reinterpret_cast<T*>(scratch + shape.width * kBlock);
+  interleave_planes(grad, bins, 0, n_planes, 1, bins, stride, side_by_side);
+  spread_pixels(side_by_side, stride, n_planes, roi, shape, grad_image, scratch);
+}
+
+template <typename A>
+void roi_align_separate(const A* image, int64_t n_planes, int64_t pixels, int stride, A* planes) {
+  store_bins(image, stride, int(n_planes), int32_t(pixels), planes);
 }
 
 #define INSTANTIATE(T)                                                                                                \
@@ -248,11 +268,15 @@ void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const R
   template void roi_align_planes_backward<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&, acc_t<T>*, \
                                              acc_t<T>*);                                                              \
   template void roi_align_channels_last_backward<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&,     \
-                                                    acc_t<T>*, acc_t<T>*);
+                                                    acc_t<T>*, acc_t<T>*);                                            \
+  template void roi_align_interleaved_backward<T>(const T*, int64_t, int, const RoiPlan<acc_t<T>>&, const RoiShape&,  \
+                                                  acc_t<T>*, acc_t<T>*);
 INSTANTIATE(float)
 INSTANTIATE(double)
 INSTANTIATE(Half)
 INSTANTIATE(BFloat16)
+template void roi_align_separate(const float*, int64_t, int64_t, int, float*);
+template void roi_align_separate(const double*, int64_t, int64_t, int, double*);
 
 }  // namespace FASTCNN_ISA
 }  // namespace fastcnn

@@ -53,6 +53,12 @@ FASTCNN_FOR_EACH_ISA(
                                    acc_t<T>* grad_planes, acc_t<T>* scratch);
     template <typename T>
     void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
-                                          const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch);)
+                                          const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch);
+    // For many RoIs: from planes of bins to an image as interleave makes it, and from such an image to planes.
+    template <typename T>
+    void roi_align_interleaved_backward(const T* grad, int64_t n_planes, int stride, const RoiPlan<acc_t<T>>& roi,
+                                        const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch);
+    template <typename A>
+    void roi_align_separate(const A* image, int64_t n_planes, int64_t pixels, int stride, A* planes);)
 
 }  // namespace fastcnn
