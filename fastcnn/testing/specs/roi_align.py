@@ -41,6 +41,8 @@ SPEC = OpSpec(
         _case("adaptive aligned", (2, 19, 17, 23), 9, (3, 5), scale=0.5, aligned=True),
         _case("sampling 2", (1, 70, 20, 18), 6, 7, ratio=2, aligned=True),
         _case("sampling 3", (3, 4, 9, 40), 8, (2, 1), ratio=3),
+        _case("many boxes", (2, 21, 11, 13), 60, 3, ratio=2),
+        _case("many boxes of a large map", (1, 19, 70, 64), 150, 5, ratio=2),
         _case("narrow map", (2, 3, 5, 2), 5, 2, ratio=2),
         _case("one channel", (2, 1, 8, 8), 5, 2, ratio=2),
         _case("one pixel", (1, 4, 1, 1), 3, 2),
@@ -50,15 +52,14 @@ SPEC = OpSpec(
     ),
     layers=tuple(
         _case(
-            f"{count} boxes of 1x256x{side}x{side}, 7x7, sampling {ratio}",
-            (1, 256, side, side),
+            f"{count} boxes of {n}x256x{side}x{side}, 7x7, sampling {ratio}",
+            (n, 256, side, side),
             count,
             7,
             scale=side / 800,
             ratio=ratio,
         )
-        for side in (200, 50)
-        for count in (1000, 100)
+        for n, side, count in ((1, 200, 1000), (1, 200, 100), (1, 50, 1000), (1, 50, 100), (2, 50, 512))
         for ratio in (2, -1)
     ),
     overload=_overload,
