@@ -96,15 +96,8 @@ def test_mixed_dtypes_and_layouts(mode):
         usual = ops.multi_scale_roi_align(maps, rois, 2, SCALES[:3])
         mixed = [maps[0], maps[1].double(), maps[2].contiguous(memory_format=torch.channels_last)]
         assert torch.equal(ops.multi_scale_roi_align(mixed, rois, 2, SCALES[:3]), usual)
-<<<<<<< HEAD
-        assert torch.equal(
-            ops.multi_scale_roi_align(tuple(maps), list_of(rois, 2), 2, SCALES[:3]),
-            usual[rois[:, 0].sort(stable=True).indices],
-        )
-=======
         listed = ops.multi_scale_roi_align(tuple(maps), list_of(rois, 2), 2, SCALES[:3])
         assert torch.equal(listed, usual[rois[:, 0].argsort(stable=True)])
->>>>>>> roi
 
 
 def list_of(rois, images):
