@@ -138,6 +138,13 @@ inline void store(Half* at, Vec<float, N> v) {
 template <int N, typename T>
 inline Vec<acc_t<T>, N> load_some(const T* at, int64_t count) {
   if (count >= N) return load<N>(at);
+#if defined(__AVX512F__)
+  const uint32_t mask = (1u << count) - 1;
+  if constexpr (sizeof(T) * N == 64 && N == 16) return bit_cast<Vec<float, N>>(_mm512_maskz_loadu_ps(mask, at));
+  if constexpr (sizeof(T) * N == 64 && N == 8) return bit_cast<Vec<double, N>>(_mm512_maskz_loadu_pd(mask, at));
+  if constexpr (sizeof(T) == 2 && N == 16)
+    return widen<N>(bit_cast<Vec<uint16_t, N>>(_mm256_maskz_loadu_epi16(mask, at)), T{});
+#endif
   T buffer[N] = {};
   memcpy(buffer, at, sizeof(T) * count);
   return load<N>(buffer);
@@ -145,6 +152,13 @@ inline Vec<acc_t<T>, N> load_some(const T* at, int64_t count) {
 template <int N, typename T>
 inline void store_some(T* at, Vec<acc_t<T>, N> v, int64_t count) {
   if (count >= N) return store<N>(at, v);
+#if defined(__AVX512F__)
+  const uint32_t mask = (1u << count) - 1;
+  if constexpr (sizeof(T) * N == 64 && N == 16) return _mm512_mask_storeu_ps(at, mask, bit_cast<__m512>(v));
+  if constexpr (sizeof(T) * N == 64 && N == 8) return _mm512_mask_storeu_pd(at, mask, bit_cast<__m512d>(v));
+  if constexpr (sizeof(T) == 2 && N == 16)
+    return _mm256_mask_storeu_epi16(at, mask, bit_cast<__m256i>(narrow<N>(v, T{})));
+#endif
   T buffer[N];
   store<N>(buffer, v);
   memcpy(at, buffer, sizeof(T) * count);

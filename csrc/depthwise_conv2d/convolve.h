@@ -12,18 +12,28 @@ namespace {
 constexpr int kConvolveBlock = 14;
 constexpr int kCorrelateBlock = 9;
 
+// body(0), ..., body(N - 1), each with its index as a constant: arrays of vectors that are indexed so stay in registers.
+template <int... I, typename Body>
+__attribute__((always_inline)) inline void unroll(std::integer_sequence<int, I...>, const Body& body) {
+  (body(std::integral_constant<int, I>{}), ...);
+}
+template <int N, typename Body>
+__attribute__((always_inline)) inline void unroll(const Body& body) {
+  unroll(std::make_integer_sequence<int, N>{}, body);
+}
+
 // out[j] (+)= sum_t weight[t] * in[offset[t] + j] for B vectors j. kLast: cells and weights are vectors.
 template <bool kLast, bool kAdd, int B, typename A>
 void convolve_block(const A* in, const int64_t* offset, const A* weight, int64_t taps, A* out) {
   constexpr int lanes = kLanes<A>, cell = kLast ? lanes : 1;
   Vec<A, lanes> sum[B];
-  for (int b = 0; b < B; ++b) sum[b] = kAdd ? load<lanes>(out + b * lanes) : Vec<A, lanes>{};
+  unroll<B>([&](auto b) { sum[b] = kAdd ? load<lanes>(out + b * lanes) : Vec<A, lanes>{}; });
   for (int64_t t = 0; t < taps; ++t) {
     const Vec<A, lanes> w = kLast ? load<lanes>(weight + t * cell) : weight[t] - Vec<A, lanes>{};
     const A* at = in + offset[t] * cell;
-    for (int b = 0; b < B; ++b) sum[b] += w * load<lanes>(at + b * lanes);
+    unroll<B>([&](auto b) { sum[b] += w * load<lanes>(at + b * lanes); });
   }
-  for (int b = 0; b < B; ++b) store<lanes>(out + b * lanes, sum[b]);
+  unroll<B>([&](auto b) { store<lanes>(out + b * lanes, sum[b]); });
 }
 
 template <bool kLast, bool kAdd, typename A, int... B>
@@ -32,9 +42,11 @@ void convolve_run(const A* in, const int64_t* offset, const A* weight, int64_t t
   constexpr int lanes = kLanes<A>;
   using Block = void (*)(const A*, const int64_t*, const A*, int64_t, A*);
   constexpr Block blocks[] = {&convolve_block<kLast, kAdd, B + 1, A>...};
-  // Parts of about equal size, since short ones wait for their sums.
-  for (int64_t parts = (vectors + kConvolveBlock - 1) / kConvolveBlock; parts > 0; --parts) {
-    const int64_t part = (vectors + parts - 1) / parts;
+  while (vectors > 0) {
+    // The last two of about equal size, since short ones wait for their sums.
+    const int64_t part = vectors <= kConvolveBlock       ? vectors
+                         : vectors >= 2 * kConvolveBlock ? kConvolveBlock
+                                                         : (vectors + 1) / 2;
     blocks[part - 1](in, offset, weight, taps, out);
     in += part * lanes;
     out += part * lanes;
@@ -56,16 +68,19 @@ template <bool kLast, int B, typename A>
 void correlate_block(const A* in, const A* grad, const int64_t* offset, int64_t rows, int64_t vectors, int64_t pitch,
                      A* sums) {
   constexpr int lanes = kLanes<A>, cell = kLast ? lanes : 1;
-  Vec<A, lanes> sum[B] = {};
+  Vec<A, lanes> sum[B];
   const A* at[B];
-  for (int b = 0; b < B; ++b) at[b] = in + offset[b] * cell;
+  unroll<B>([&](auto b) {
+    sum[b] = Vec<A, lanes>{};
+    at[b] = in + offset[b] * cell;
+  });
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t i = r * pitch, end = i + vectors * lanes; i < end; i += lanes) {
       const Vec<A, lanes> g = load<lanes>(grad + i);
-      for (int b = 0; b < B; ++b) sum[b] += g * load<lanes>(at[b] + i);
+      unroll<B>([&](auto b) { sum[b] += g * load<lanes>(at[b] + i); });
     }
   }
-  for (int b = 0; b < B; ++b) store<lanes>(sums + b * lanes, load<lanes>(sums + b * lanes) + sum[b]);
+  unroll<B>([&](auto b) { store<lanes>(sums + b * lanes, load<lanes>(sums + b * lanes) + sum[b]); });
 }
 
 template <bool kLast, typename A, int... B>

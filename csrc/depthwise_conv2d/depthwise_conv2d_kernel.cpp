@@ -23,6 +23,11 @@ struct Finish {
   static void pixels(const A* from, const T* bias, T* to, int64_t count, int64_t n, int64_t channels, int64_t step) {
     Vec<A, lanes> b = {};
     for (int64_t i = 0; bias != nullptr && i < n && i < lanes; ++i) b[i] = load<1>(bias + i * step)[0];
+    if (n >= lanes && step == 1) {
+      for (int64_t i = 0; i < count; ++i, from += lanes, to += channels)
+        store<lanes>(to, activate<kind, A, lanes>(load<lanes>(from) + b));
+      return;
+    }
     for (int64_t i = 0; i < count; ++i, from += lanes, to += channels)
       unpack_lanes(activate<kind, A, lanes>(load<lanes>(from) + b), to, n, step);
   }

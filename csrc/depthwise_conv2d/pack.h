@@ -9,17 +9,20 @@ namespace fastcnn {
 namespace FASTCNN_ISA {
 namespace {
 
+// Both write whole vectors, the last of which may run on into what is written later, or into slack.
 template <typename A>
 inline void zero(A* at, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) at[i] = A(0);
+  for (int64_t i = 0; i < n; i += kLanes<A>) store<kLanes<A>>(at + i, Vec<A, kLanes<A>>{});
 }
-
-// n elements, in whole vectors: writes up to a vector more, which later rows or slack take; reads none past `end`.
+// Reads nothing past `end`.
 template <typename T>
 inline void copy_in(const T* from, const T* end, int64_t n, acc_t<T>* to) {
   constexpr int lanes = kLanes<acc_t<T>>;
-  for (int64_t i = 0; i < n; i += lanes)
-    store<lanes>(to + i, from + i + lanes <= end ? load<lanes>(from + i) : load_some<lanes>(from + i, n - i));
+  if (from + n + lanes <= end) {
+    for (int64_t i = 0; i < n; i += lanes) store<lanes>(to + i, load<lanes>(from + i));
+  } else {
+    for (int64_t i = 0; i < n; i += lanes) store<lanes>(to + i, load_some<lanes>(from + i, n - i));
+  }
 }
 
 // Writes no further than `end`, up to which what follows the n elements is written later.
@@ -130,21 +133,36 @@ inline void unpack_lanes(Vec<acc_t<T>, kLanes<acc_t<T>>> v, T* to, int64_t n, in
   for (int64_t i = 0; i < lanes && i < n; ++i) to[i * step] = values[i];
 }
 
-// The same of a row of pixels of a channels_last image.
+// The same of a row of pixels of a channels_last image. Null is a row of padding.
 template <typename T>
 void pack_pixel_row(const T* row, int64_t n, const DepthwisePlan& p, acc_t<T>* to, int64_t slab) {
   using A = acc_t<T>;
   constexpr int lanes = kLanes<A>;
-  const int64_t slabs = (n + lanes - 1) / lanes;
-  for (int64_t phase = 0; phase < p.stride_w; ++phase) {
-    for (int64_t c = 0; c < p.pitch; ++c) {
-      const int64_t x = c * p.stride_w + phase - p.pad_left;
-      A* cell = to + (phase * p.phase_cells + c) * lanes;
-      if (row != nullptr && x >= 0 && x < p.width)
-        pack_pixel(row + x * p.channels, n, 1, cell, slab);
-      else
-        for (int64_t s = 0; s < slabs; ++s) store<lanes>(cell + s * slab, Vec<A, lanes>{});
+  const int64_t slabs = (n + lanes - 1) / lanes, whole = n / lanes;
+  const auto padding = [&](A* cell, int64_t cells) {
+    for (int64_t s = 0; s < slabs; ++s) zero(cell + s * slab, cells * lanes);
+  };
+  for (int64_t phase = 0; phase < p.stride_w; ++phase, to += p.phase_cells * lanes) {
+    if (row == nullptr) {
+      padding(to, p.pitch);
+      continue;
     }
+    // Cells [begin, end) are pixels of the map.
+    const int64_t last = p.pad_left + p.width;
+    const int64_t begin = p.pad_left > phase ? (p.pad_left - phase + p.stride_w - 1) / p.stride_w : 0;
+    const int64_t end = last > phase ? (last - phase + p.stride_w - 1) / p.stride_w : 0;
+    const int64_t step = p.stride_w * p.channels;
+    const T* pixel = row + (begin * p.stride_w + phase - p.pad_left) * p.channels;
+    padding(to, begin);
+    A* cell = to + begin * lanes;
+    if (n == whole * lanes) {
+      for (int64_t c = begin; c < end; ++c, cell += lanes, pixel += step)
+        for (int64_t s = 0; s < whole; ++s) store<lanes>(cell + s * slab, load<lanes>(pixel + s * lanes));
+    } else {
+      for (int64_t c = begin; c < end; ++c, cell += lanes, pixel += step) pack_pixel(pixel, n, 1, cell, slab);
+    }
+    if (end > begin) padding(to + end * lanes, p.pitch - end);
+    else padding(to + begin * lanes, p.pitch - begin);
   }
 }
 

@@ -51,7 +51,8 @@ def depthwise_conv2d(
     _checks.floating("depthwise_conv2d", input=input, weight=weight)
     if bias is not None:
         _checks.floating("depthwise_conv2d", bias=bias)
-    if torch.is_autocast_enabled(input.device.type):
+    device = input.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
         input, weight, bias = _library.autocast(input, weight, bias)  # type: ignore[assignment]
     unbatched = input.dim() == 3
     if unbatched:
@@ -237,8 +238,11 @@ def _backward(ctx, grad):
             t if t is None or t.dtype == torch.float64 else t.float() for t in (grad, input, weight, bias)
         )
         before = _library.call_backward(_op, input, weight, bias, *ctx.args, 0)
-        backward = torch.ops.aten.hardswish_backward if ctx.activation == 3 else torch.ops.aten.silu_backward
-        grad = backward(grad, before)
+        if ctx.activation == 3:
+            grad = torch.ops.aten.hardswish_backward(grad, before)
+        else:
+            gate = before.sigmoid()
+            grad = grad * gate * (1 + before * (1 - gate))
     need = [bool(needed) for needed in ctx.needs_input_grad[:3]]
     grads = _library.call_backward(_backward_op, grad, input, weight, *ctx.args, *need)
     dtype = ctx.saved_tensors[0].dtype
