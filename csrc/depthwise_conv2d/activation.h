@@ -47,6 +47,23 @@ inline Vec<A, N> activate(Vec<A, N> x) {
   return x;
 }
 
+template <typename A, int N>
+inline Vec<A, N> activate(Activation kind, Vec<A, N> x) {
+  switch (kind) {
+    case Activation::none:
+      return x;
+    case Activation::relu:
+      return activate<Activation::relu, A, N>(x);
+    case Activation::relu6:
+      return activate<Activation::relu6, A, N>(x);
+    case Activation::hardswish:
+      return activate<Activation::hardswish, A, N>(x);
+    case Activation::silu:
+      return activate<Activation::silu, A, N>(x);
+  }
+  return x;
+}
+
 }  // namespace
 }  // namespace FASTCNN_ISA
 }  // namespace fastcnn

@@ -3,6 +3,7 @@
 // The flat convolution and correlation that depthwise_conv2d_kernel.h describes, on scratch.
 
 #include "../common/simd.h"
+#include "unroll.h"
 
 namespace fastcnn {
 namespace FASTCNN_ISA {
@@ -11,16 +12,6 @@ namespace {
 // Outputs in registers at once: the maps of most networks are a multiple of 7 wide.
 constexpr int kConvolveBlock = 14;
 constexpr int kCorrelateBlock = 9;
-
-// body(0), ..., body(N - 1), each with its index as a constant: arrays of vectors that are indexed so stay in registers.
-template <int... I, typename Body>
-__attribute__((always_inline)) inline void unroll(std::integer_sequence<int, I...>, const Body& body) {
-  (body(std::integral_constant<int, I>{}), ...);
-}
-template <int N, typename Body>
-__attribute__((always_inline)) inline void unroll(const Body& body) {
-  unroll(std::make_integer_sequence<int, N>{}, body);
-}
 
 // out[j] (+)= sum_t weight[t] * in[offset[t] + j] for B vectors j. kLast: cells and weights are vectors.
 template <bool kLast, bool kAdd, int B, typename A>

@@ -14,7 +14,7 @@ constexpr int64_t kTaskWork = 1 << 19;  // Products, and as many again for movin
 constexpr int64_t kMovedPerCell = 16;
 constexpr int64_t kMaxStride = 64, kMaxSize = int64_t(1) << 31;
 // What a tile's copy of the input may take, so that it is still in L1 (planes) or L2 (groups) when it is read.
-constexpr int64_t kPlaneBytes = 24 << 10, kGroupBytes = 160 << 10;
+constexpr int64_t kPlaneBytes = 24 << 10, kGroupBytes = 100 << 10, kDirectBytes = 256 << 10;
 
 struct Axis {
   int64_t in, kernel, stride, low, high, dilation, out;
@@ -56,12 +56,16 @@ struct OwnedPlan {
     p.height = y.in, p.width = x.in, p.out_height = y.out, p.out_width = x.out;
     p.stride_h = y.stride, p.stride_w = x.stride, p.pad_top = y.low, p.pad_left = x.low;
     p.kernel_h = y.kernel, p.kernel_w = x.kernel, p.taps = y.kernel * x.kernel;
+    p.dilation_h = y.dilation;
     p.reach_h = y.reach(), p.reach_w = x.reach();
     p.pitch = x.cells();
     p.rows = std::max(y.out, (y.low + y.in - 1) / y.stride + 1);
     const int64_t row_bytes = p.stride_h * p.stride_w * p.pitch * 4 * (p.channels_last ? kDepthwiseGroup : 1);
     const int64_t fitting = (p.channels_last ? kGroupBytes : kPlaneBytes) / row_bytes - p.reach_h;
     p.tile = std::min(p.out_height, std::max({fitting, 2 * p.reach_h, int64_t(4)}));
+    p.direct = p.channels_last && p.multiplier == 1 && x.dilation == 1 && x.stride <= 2 &&
+               (x.kernel == 3 || x.kernel == 5 || x.kernel == 7);
+    if (p.direct) p.tile = std::clamp(kDirectBytes / (p.width * p.channels * int64_t(input.element_size()) * y.stride), std::min<int64_t>(4, p.out_height), p.out_height);
     p.phase_cells = (p.tile + p.reach_h) * p.pitch + p.reach_w + kDepthwiseSlack;
     for (int64_t phase_y = 0; phase_y < y.stride; ++phase_y) {
       for (int64_t phase_x = 0; phase_x < x.stride; ++phase_x) {
@@ -81,10 +85,6 @@ struct OwnedPlan {
     p.order = order.data(), p.x_offset = x_offset.data(), p.shift = shift.data(), p.phase_first = phase_first.data();
   }
 };
-
-int64_t groups_of(const DepthwisePlan& p) {
-  return p.channels_last ? (p.channels + kDepthwiseGroup - 1) / kDepthwiseGroup : p.channels;
-}
 
 // Of one task of `cells` output cells.
 int64_t grain_for(const DepthwisePlan& p, int64_t cells) {
@@ -119,8 +119,6 @@ Tensor depthwise_conv2d_cpu(const Tensor& input, const Tensor& weight, const std
   const Tensor b = bias ? contiguous_as(*bias, input.scalar_type()) : w;
   Tensor out = empty_4d(x, p.images, p.channels * p.multiplier, p.out_height, p.out_width, p.channels_last);
   const int64_t tiles = p.channels_last ? (p.out_height + p.tile - 1) / p.tile : 1;
-  // Images that stay in the cache are gone through group by group, so that weights are read once.
-  const bool by_group = p.height * p.width * p.channels * input.element_size() <= (1 << 20);
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "depthwise_conv2d", {
     using A = acc_t<scalar_t>;
     const auto kernel = FASTCNN_SELECT(depthwise_forward<scalar_t>);
@@ -129,9 +127,9 @@ Tensor depthwise_conv2d_cpu(const Tensor& input, const Tensor& weight, const std
     const auto* b_ptr = bias ? static_cast<const scalar_t*>(b.const_data_ptr()) : nullptr;
     auto* to = static_cast<scalar_t*>(out.mutable_data_ptr());
     const int64_t grain = grain_for(p, p.out_width * (p.channels_last ? p.tile : p.out_height));
-    torch::stable::parallel_for(0, p.images * tiles * groups_of(p), grain, [&](int64_t begin, int64_t end) {
-      const auto scratch = make_scratch<A>(depthwise_forward_scratch(p));
-      kernel(x_ptr, w_ptr, b_ptr, to, p, Activation(activation), by_group, begin, end, aligned(scratch.get()));
+    torch::stable::parallel_for(0, p.images * tiles * depthwise_groups(p), grain, [&](int64_t begin, int64_t end) {
+      const auto scratch = make_scratch<A>(depthwise_forward_scratch(p, end - begin));
+      kernel(x_ptr, w_ptr, b_ptr, to, p, Activation(activation), begin, end, aligned(scratch.get()));
     });
   });
   return out;
@@ -158,7 +156,7 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
                                  : make(false, {});
   Tensor grad_weight = make(need_weight, {out_channels, 1, p.kernel_h, p.kernel_w});
   Tensor grad_bias = make(need_bias, {out_channels});
-  const int64_t groups = groups_of(p), units = p.images * ((p.rows + p.tile - 1) / p.tile);
+  const int64_t groups = depthwise_groups(p), units = p.images * ((p.rows + p.tile - 1) / p.tile);
   const int64_t grain = grain_for(p, p.out_width * p.tile);
   // A group's sum is split only where there are too few groups to share out; by shapes, never by threads.
   const int64_t chunks = std::clamp<int64_t>((16 + groups - 1) / groups, 1, std::max<int64_t>(units / grain, 1));

@@ -2,6 +2,7 @@
 
 #include "activation.h"
 #include "convolve.h"
+#include "direct.h"
 #include "pack.h"
 
 namespace fastcnn {
@@ -78,8 +79,37 @@ void forward_group(const T* x, const T* x_end, const acc_t<T>* weights, const T*
   }
 }
 
+// The same without copies, for a plan that is direct.
+template <typename T>
+void forward_direct(const T* x, const acc_t<T>* weights, const T* bias, T* out, int64_t n, const DepthwisePlan& p,
+                    Activation activation, int64_t first) {
+  const int64_t last = p.out_height - first < p.tile ? p.out_height : first + p.tile;
+  for (int64_t c = 0, block; c < n; c += block, weights += p.taps * ((block + kLanes<acc_t<T>> - 1) & -kLanes<acc_t<T>>)) {
+    block = direct_channels<T>(n - c);
+    const auto function = direct_function<T>(p.kernel_w, p.stride_w, block);
+    const int64_t width = (block + kLanes<acc_t<T>> - 1) & -kLanes<acc_t<T>>;
+    for (int64_t r = first; r < last; ++r) {
+      const int64_t top = r * p.stride_h - p.pad_top;  // The kernel's rows [begin, end) are on the map.
+      const int64_t begin = top < 0 ? (p.dilation_h - 1 - top) / p.dilation_h : 0;
+      const int64_t fitting = p.height > top ? (p.height - top + p.dilation_h - 1) / p.dilation_h : 0;
+      const int64_t end = fitting < p.kernel_h ? fitting : p.kernel_h;
+      const DirectRow<T> row{x + (top + begin * p.dilation_h) * p.width * p.channels + c,
+                             end > begin ? end - begin : 0,
+                             p.dilation_h * p.width * p.channels,
+                             p.width,
+                             p.channels,
+                             -p.pad_left,
+                             weights + begin * p.kernel_w * width,
+                             out + r * p.out_width * p.channels + c,
+                             p.out_width,
+                             p.channels};
+      function(row, block, bias == nullptr ? nullptr : bias + c, activation);
+    }
+  }
+}
+
 template <Activation kind, typename T>
-void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& p, bool by_group,
+void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& p,
                    int64_t begin, int64_t end, acc_t<T>* scratch) {
   using A = acc_t<T>;
   constexpr int lanes = kLanes<A>;
@@ -96,25 +126,33 @@ void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const Dep
   }
   const int64_t groups = (p.channels + kDepthwiseGroup - 1) / kDepthwiseGroup;
   const int64_t tiles = (p.out_height + p.tile - 1) / p.tile;
-  A* weights = scratch;
-  int64_t packed = -1;
+  const int64_t slots = groups < end - begin ? groups : end - begin, slot = kDepthwiseGroup * p.multiplier * p.taps;
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t group = by_group ? task / (p.images * tiles) : task % groups;
-    const int64_t unit = by_group ? task % (p.images * tiles) : task / groups;
-    const int64_t image = unit / tiles, tile = unit % tiles, c = group * kDepthwiseGroup;
+    const int64_t image = task / groups / tiles, tile = task / groups % tiles, c = task % groups * kDepthwiseGroup;
     const int64_t n = p.channels - c < kDepthwiseGroup ? p.channels - c : kDepthwiseGroup;
     const int64_t channel = c * p.multiplier;
-    if (group != packed) {
-      packed = group;
+    A* weights = scratch + task % groups % slots * slot;
+    const T* from = x + image * p.channels * in_pixels + c;
+    const T* b = bias == nullptr ? nullptr : bias + channel;
+    T* to_image = out + image * p.channels * p.multiplier * out_pixels + channel;
+    if (p.direct) {
+      if (task - begin < slots) {
+        A* to = weights;
+        for (int64_t i = 0, block; i < n; i += block, to += p.taps * ((block + lanes - 1) & -lanes)) {
+          block = direct_channels<T>(n - i);
+          pack_direct_weights(weight + (c + i) * p.taps, block, p.taps, nullptr, p.taps, to);
+        }
+      }
+      forward_direct(from, weights, b, to_image, n, p, kind, tile * p.tile);
+      continue;
+    }
+    if (task - begin < slots) {
       A* to = weights;
       for (int64_t m = 0; m < p.multiplier; ++m)
         for (int64_t i = 0; i < n; i += lanes, to += p.taps * lanes)
           pack_weights(weight + (channel + i * p.multiplier + m) * p.taps, n - i, p.multiplier, p, to);
     }
-    forward_group<kind>(x + image * p.channels * in_pixels + c, x_end, weights,
-                        bias == nullptr ? nullptr : bias + channel,
-                        out + image * p.channels * p.multiplier * out_pixels + channel, n, p, tile * p.tile,
-                        scratch + kDepthwiseGroup * p.multiplier * p.taps);
+    forward_group<kind>(from, x_end, weights, b, to_image, n, p, tile * p.tile, scratch + slots * slot);
   }
 }
 
@@ -122,9 +160,9 @@ void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const Dep
 
 template <typename T>
 void depthwise_forward(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& plan,
-                       Activation activation, bool by_group, int64_t begin, int64_t end, acc_t<T>* scratch) {
+                       Activation activation, int64_t begin, int64_t end, acc_t<T>* scratch) {
   const auto run = [&]<Activation kind>() {
-    forward_tasks<kind>(x, weight, bias, out, plan, by_group, begin, end, scratch);
+    forward_tasks<kind>(x, weight, bias, out, plan, begin, end, scratch);
   };
   switch (activation) {
     case Activation::none:
@@ -141,7 +179,7 @@ void depthwise_forward(const T* x, const T* weight, const T* bias, T* out, const
 }
 
 #define INSTANTIATE(T)                                                                                                \
-  template void depthwise_forward<T>(const T*, const T*, const T*, T*, const DepthwisePlan&, Activation, bool, int64_t, \
+  template void depthwise_forward<T>(const T*, const T*, const T*, T*, const DepthwisePlan&, Activation, int64_t, \
                                      int64_t, acc_t<T>*);
 INSTANTIATE(float)
 INSTANTIATE(double)

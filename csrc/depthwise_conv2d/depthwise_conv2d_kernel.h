@@ -23,10 +23,11 @@ constexpr int64_t kDepthwiseSlack = 32;  // Cells that vectors may read and writ
 
 struct DepthwisePlan {
   bool channels_last;
+  bool direct;  // channels_last, and the tensors are read as they lie: see direct.h.
   int64_t images, channels, multiplier;  // Of the input; output channel c * multiplier + m reads input channel c.
   int64_t height, width, out_height, out_width;
   int64_t stride_h, stride_w, pad_top, pad_left;
-  int64_t kernel_h, kernel_w, taps;  // kernel_h is 0 where tap offsets are not those of a dense stride-1 kernel.
+  int64_t kernel_h, kernel_w, taps, dilation_h;
   int64_t reach_h, reach_w;          // The largest shift.
   int64_t pitch, tile, rows;         // Cells in a row; rows of cells that are computed at once, and in all.
   int64_t phase_cells;               // Of a copy of the input for one tile, in one phase.
@@ -34,10 +35,14 @@ struct DepthwisePlan {
 };
 
 // Elements of working memory.
-static inline int64_t depthwise_forward_scratch(const DepthwisePlan& p) {
+static inline int64_t depthwise_groups(const DepthwisePlan& p) {
+  return p.channels_last ? (p.channels + kDepthwiseGroup - 1) / kDepthwiseGroup : p.channels;
+}
+static inline int64_t depthwise_forward_scratch(const DepthwisePlan& p, int64_t tasks) {
   const int64_t width = p.channels_last ? kDepthwiseGroup : 1;
   const int64_t in = p.stride_h * p.stride_w * p.phase_cells, out = p.tile * p.pitch + kDepthwiseSlack;
-  return width * (in + out) + kDepthwiseGroup * p.multiplier * p.taps + 2 * kDepthwiseSlack;
+  const int64_t groups = depthwise_groups(p), slots = p.channels_last ? (groups < tasks ? groups : tasks) : 1;
+  return width * (in + out) + kDepthwiseGroup * slots * p.multiplier * p.taps + 2 * kDepthwiseSlack;
 }
 static inline int64_t depthwise_backward_scratch(const DepthwisePlan& p) {
   const int64_t width = p.channels_last ? kDepthwiseGroup : 1;
@@ -47,11 +52,11 @@ static inline int64_t depthwise_backward_scratch(const DepthwisePlan& p) {
 }
 
 FASTCNN_FOR_EACH_ISA(
-    // Tasks [begin, end). NCHW: images x channels. channels_last: images x tiles x groups, or, by_group, groups first.
+    // Tasks [begin, end). NCHW: images x channels. channels_last: images x tiles x groups.
     // bias may be null.
     template <typename T>
     void depthwise_forward(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& plan,
-                           Activation activation, bool by_group, int64_t begin, int64_t end, acc_t<T>* scratch);
+                           Activation activation, int64_t begin, int64_t end, acc_t<T>* scratch);
 
     // Images x tiles [begin, end) of one channel (NCHW) or group of channels. grad_x and partial may be null; partial
     // gets, for every output channel, this task's sum of the gradients of the taps and of the bias.
