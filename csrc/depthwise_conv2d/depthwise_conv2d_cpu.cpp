@@ -14,7 +14,7 @@ constexpr int64_t kTaskWork = 1 << 19;  // Products, and as many again for movin
 constexpr int64_t kMovedPerCell = 16;
 constexpr int64_t kMaxStride = 64, kMaxSize = int64_t(1) << 31;
 // What a tile's copy of the input may take, so that it is still in L1 (planes) or L2 (groups) when it is read.
-constexpr int64_t kPlaneBytes = 24 << 10, kGroupBytes = 100 << 10, kDirectBytes = 256 << 10;
+constexpr int64_t kPlaneBytes = 24 << 10, kGroupBytes = 100 << 10, kDirectBytes = 128 << 10;
 
 struct Axis {
   int64_t in, kernel, stride, low, high, dilation, out;
@@ -65,6 +65,8 @@ struct OwnedPlan {
     p.tile = std::min(p.out_height, std::max({fitting, 2 * p.reach_h, int64_t(4)}));
     p.direct = p.channels_last && p.multiplier == 1 && x.dilation == 1 && x.stride <= 2 &&
                (x.kernel == 3 || x.kernel == 5 || x.kernel == 7);
+    p.group = kDepthwiseGroup;
+    if (p.direct && p.images * p.out_height >= 64) p.group = p.channels;
     if (p.direct) p.tile = std::clamp(kDirectBytes / (p.width * p.channels * int64_t(input.element_size()) * y.stride), std::min<int64_t>(4, p.out_height), p.out_height);
     p.phase_cells = (p.tile + p.reach_h) * p.pitch + p.reach_w + kDepthwiseSlack;
     for (int64_t phase_y = 0; phase_y < y.stride; ++phase_y) {
@@ -88,7 +90,7 @@ struct OwnedPlan {
 
 // Of one task of `cells` output cells.
 int64_t grain_for(const DepthwisePlan& p, int64_t cells) {
-  const int64_t channels = p.channels_last ? std::min(kDepthwiseGroup, p.channels) : 1;
+  const int64_t channels = p.channels_last ? std::min(p.group, p.channels) : 1;
   return std::max<int64_t>(kTaskWork / (cells * channels * p.multiplier * (p.taps + kMovedPerCell)), 1);
 }
 

@@ -83,27 +83,30 @@ void forward_group(const T* x, const T* x_end, const acc_t<T>* weights, const T*
 template <typename T>
 void forward_direct(const T* x, const acc_t<T>* weights, const T* bias, T* out, int64_t n, const DepthwisePlan& p,
                     Activation activation, int64_t first) {
+  constexpr int64_t lanes = kLanes<acc_t<T>>;
   const int64_t last = p.out_height - first < p.tile ? p.out_height : first + p.tile;
-  for (int64_t c = 0, block; c < n; c += block, weights += p.taps * ((block + kLanes<acc_t<T>> - 1) & -kLanes<acc_t<T>>)) {
-    block = direct_channels<T>(n - c);
-    const auto function = direct_function<T>(p.kernel_w, p.stride_w, block);
-    const int64_t width = (block + kLanes<acc_t<T>> - 1) & -kLanes<acc_t<T>>;
-    for (int64_t r = first; r < last; ++r) {
-      const int64_t top = r * p.stride_h - p.pad_top;  // The kernel's rows [begin, end) are on the map.
-      const int64_t begin = top < 0 ? (p.dilation_h - 1 - top) / p.dilation_h : 0;
-      const int64_t fitting = p.height > top ? (p.height - top + p.dilation_h - 1) / p.dilation_h : 0;
-      const int64_t end = fitting < p.kernel_h ? fitting : p.kernel_h;
-      const DirectRow<T> row{x + (top + begin * p.dilation_h) * p.width * p.channels + c,
-                             end > begin ? end - begin : 0,
-                             p.dilation_h * p.width * p.channels,
-                             p.width,
-                             p.channels,
-                             -p.pad_left,
-                             weights + begin * p.kernel_w * width,
-                             out + r * p.out_width * p.channels + c,
-                             p.out_width,
-                             p.channels};
-      function(row, block, bias == nullptr ? nullptr : bias + c, activation);
+  const int64_t whole = kDirectVectors * lanes;
+  const auto function = direct_function<T>(p.kernel_w, p.stride_w, whole);
+  const auto tail_function = direct_function<T>(p.kernel_w, p.stride_w, 1);
+  for (int64_t r = first; r < last; ++r) {
+    const int64_t top = r * p.stride_h - p.pad_top;  // The kernel's rows [begin, end) are on the map.
+    const int64_t begin = top < 0 ? (p.dilation_h - 1 - top) / p.dilation_h : 0;
+    const int64_t fitting = p.height > top ? (p.height - top + p.dilation_h - 1) / p.dilation_h : 0;
+    const int64_t end = fitting < p.kernel_h ? fitting : p.kernel_h;
+    DirectRow<T> row{x + (top + begin * p.dilation_h) * p.width * p.channels,
+                     end > begin ? end - begin : 0,
+                     p.dilation_h * p.width * p.channels,
+                     p.width,
+                     p.channels,
+                     -p.pad_left,
+                     nullptr,
+                     out + r * p.out_width * p.channels,
+                     p.out_width,
+                     p.channels};
+    for (int64_t c = 0, block; c < n; c += block, row.in += block, row.out += block) {
+      block = direct_channels<T>(n - c);
+      row.weight = weights + c * p.taps + begin * p.kernel_w * (block == whole ? whole : lanes);
+      (block == whole ? function : tail_function)(row, block, bias == nullptr ? nullptr : bias + c, activation);
     }
   }
 }
@@ -124,12 +127,13 @@ void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const Dep
     }
     return;
   }
-  const int64_t groups = (p.channels + kDepthwiseGroup - 1) / kDepthwiseGroup;
+  const int64_t groups = depthwise_groups(p);
   const int64_t tiles = (p.out_height + p.tile - 1) / p.tile;
-  const int64_t slots = groups < end - begin ? groups : end - begin, slot = kDepthwiseGroup * p.multiplier * p.taps;
+  const int64_t slots = groups < end - begin ? groups : end - begin, width = (p.group + kDepthwiseGroup - 1) & -kDepthwiseGroup;
+  const int64_t slot = width * p.multiplier * p.taps;
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t image = task / groups / tiles, tile = task / groups % tiles, c = task % groups * kDepthwiseGroup;
-    const int64_t n = p.channels - c < kDepthwiseGroup ? p.channels - c : kDepthwiseGroup;
+    const int64_t image = task / groups / tiles, tile = task / groups % tiles, c = task % groups * p.group;
+    const int64_t n = p.channels - c < p.group ? p.channels - c : p.group;
     const int64_t channel = c * p.multiplier;
     A* weights = scratch + task % groups % slots * slot;
     const T* from = x + image * p.channels * in_pixels + c;

@@ -29,6 +29,7 @@ struct DepthwisePlan {
   int64_t stride_h, stride_w, pad_top, pad_left;
   int64_t kernel_h, kernel_w, taps, dilation_h;
   int64_t reach_h, reach_w;          // The largest shift.
+  int64_t group;                     // Channels that a task takes at once; a multiple of a vector, or all.
   int64_t pitch, tile, rows;         // Cells in a row; rows of cells that are computed at once, and in all.
   int64_t phase_cells;               // Of a copy of the input for one tile, in one phase.
   const int64_t *order, *x_offset, *shift, *phase_first;  // Taps by phase; those of phase p from phase_first[p].
@@ -36,13 +37,14 @@ struct DepthwisePlan {
 
 // Elements of working memory.
 static inline int64_t depthwise_groups(const DepthwisePlan& p) {
-  return p.channels_last ? (p.channels + kDepthwiseGroup - 1) / kDepthwiseGroup : p.channels;
+  return p.channels_last ? (p.channels + p.group - 1) / p.group : p.channels;
 }
 static inline int64_t depthwise_forward_scratch(const DepthwisePlan& p, int64_t tasks) {
   const int64_t width = p.channels_last ? kDepthwiseGroup : 1;
   const int64_t in = p.stride_h * p.stride_w * p.phase_cells, out = p.tile * p.pitch + kDepthwiseSlack;
   const int64_t groups = depthwise_groups(p), slots = p.channels_last ? (groups < tasks ? groups : tasks) : 1;
-  return width * (in + out) + kDepthwiseGroup * slots * p.multiplier * p.taps + 2 * kDepthwiseSlack;
+  const int64_t group = p.channels_last ? (p.group + kDepthwiseGroup - 1) & -kDepthwiseGroup : kDepthwiseGroup;
+  return width * (p.direct ? 0 : in + out) + group * slots * p.multiplier * p.taps + 2 * kDepthwiseSlack;
 }
 static inline int64_t depthwise_backward_scratch(const DepthwisePlan& p) {
   const int64_t width = p.channels_last ? kDepthwiseGroup : 1;

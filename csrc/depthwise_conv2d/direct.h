@@ -51,6 +51,10 @@ inline void direct_block(const DirectRow<T>& row, int64_t begin, int64_t columns
       });
     });
   }
+  // The pixels that the next row of outputs will be the first to read.
+  unroll<B * kStride>([&](auto i) {
+    unroll<V>([&](auto v) { __builtin_prefetch(in + (kColumns / 2 + i) * row.step + v * lanes); });
+  });
   T* out = row.out + begin * row.out_step;
   unroll<B>([&](auto b) {
     if (b >= columns) return;
