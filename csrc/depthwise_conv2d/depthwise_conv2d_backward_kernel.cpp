@@ -1,4 +1,5 @@
 #include "convolve.h"
+#include "direct.h"
 #include "depthwise_conv2d_kernel.h"
 #include "pack.h"
 
@@ -191,12 +192,129 @@ void backward_group(const T* grad, const T* x, const T* weight, T* grad_x, acc_t
             s.sums[(i / lanes * stored + m * (p.taps + 1) + t) * lanes + i % lanes];
 }
 
+// Taps of a phase of rows and columns, last to first: as the gradient of the input meets them.
+inline int64_t phase_taps(const DepthwisePlan& p, int64_t phase_y, int64_t phase_x, int64_t* order) {
+  int64_t taps = 0;
+  for (int64_t y = p.kernel_h - 1; y >= 0; --y)
+    for (int64_t x = p.kernel_w - 1; x >= 0; --x)
+      if (y % p.stride_h == phase_y && x % p.stride_w == phase_x) order[taps++] = y * p.kernel_w + x;
+  return taps;
+}
+
+// Row y of the gradient of the input, for n channels. weights: for all channels of a block, phase by phase.
+template <typename T>
+void direct_grad_row(const T* grad, const acc_t<T>* weights, T* out, int64_t n, const DepthwisePlan& p, int64_t y) {
+  constexpr int64_t lanes = kLanes<acc_t<T>>, whole = kDirectVectors * lanes;
+  const int64_t padded = y + p.pad_top, phase_y = padded % p.stride_h;
+  const int64_t kernel_rows = (p.kernel_h - phase_y + p.stride_h - 1) / p.stride_h;
+  const int64_t top = padded / p.stride_h - kernel_rows + 1;  // The row of grad that the packed kernel's first meets.
+  const int64_t begin = top < 0 ? -top : 0;
+  const int64_t end = p.out_height - top < kernel_rows ? p.out_height - top : kernel_rows;
+  int64_t before = 0;  // Taps of earlier phases.
+  for (int64_t phase_x = 0; phase_x < p.stride_w; ++phase_x) {
+    const int64_t columns = (p.kernel_w - phase_x + p.stride_w - 1) / p.stride_w;
+    const int64_t x = (phase_x + p.stride_w - p.pad_left % p.stride_w) % p.stride_w;  // The first pixel of the phase.
+    int64_t skipped = before;
+    for (int64_t earlier = 0; earlier < phase_y; ++earlier)
+      skipped += p.kernel_w * ((p.kernel_h - earlier + p.stride_h - 1) / p.stride_h);
+    before += kernel_rows * columns;
+    DirectRow<T> row{grad + (top + begin) * p.out_width * p.channels,
+                     end > begin ? end - begin : 0,
+                     p.out_width * p.channels,
+                     p.out_width,
+                     p.channels,
+                     (x + p.pad_left) / p.stride_w - columns + 1,
+                     nullptr,
+                     out + (y * p.width + x) * p.channels,
+                     p.width > x ? (p.width - x + p.stride_w - 1) / p.stride_w : 0,
+                     p.stride_w * p.channels};
+    const auto function = direct_function<T>(columns, 1, whole), tail_function = direct_function<T>(columns, 1, 1);
+    for (int64_t c = 0, block; c < n; c += block, row.in += block, row.out += block) {
+      block = direct_channels<T>(n - c);
+      row.weight = weights + c * p.taps + (skipped + begin * columns) * (block == whole ? whole : lanes);
+      (block == whole ? function : tail_function)(row, block, nullptr, Activation::none);
+    }
+  }
+}
+
+// Adds what row r of the gradient of the output gives to the gradients of weights and biases.
+template <typename T>
+void direct_correlate(const T* grad, const T* x, acc_t<T>* sums, int64_t n, const DepthwisePlan& p, int64_t r) {
+  using A = acc_t<T>;
+  constexpr int64_t lanes = kLanes<A>, whole = kDirectVectors * lanes;
+  const int64_t top = r * p.stride_h - p.pad_top, row_step = p.width * p.channels;
+  const T* from = grad + r * p.out_width * p.channels;
+  DirectRow<T> row{x, 1, row_step, p.width, p.channels, -p.pad_left, nullptr, nullptr, p.out_width, p.channels};
+  const auto function = correlate_function<T>(p.kernel_w, p.stride_w, whole);
+  const auto tail_function = correlate_function<T>(p.kernel_w, p.stride_w, 1);
+  for (int64_t c = 0, block; c < n; c += block) {
+    block = direct_channels<T>(n - c);
+    const int64_t width = block == whole ? whole : lanes;
+    A* to = sums + c * (p.taps + 1);
+    for (int64_t k = 0; k < p.kernel_h; ++k) {
+      if (top + k < 0 || top + k >= p.height) continue;
+      row.in = x + (top + k) * row_step + c;
+      (block == whole ? function : tail_function)(row, from + c, block, to + k * p.kernel_w * width);
+    }
+    to += p.taps * width;
+    for (int64_t i = 0; i < block; i += lanes) {
+      auto sum = load<lanes>(to + i);
+      for (int64_t ox = 0; ox < p.out_width; ++ox)
+        sum += load_some<lanes>(from + ox * p.channels + c + i, block - i);
+      store<lanes>(to + i, sum);
+    }
+  }
+}
+
+template <typename T>
+void backward_direct(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial, const DepthwisePlan& p,
+                     int64_t group, int64_t begin, int64_t end, acc_t<T>* scratch) {
+  using A = acc_t<T>;
+  constexpr int64_t lanes = kLanes<A>, whole = kDirectVectors * lanes;
+  const int64_t in_image = p.height * p.width * p.channels, out_image = p.out_height * p.out_width * p.channels;
+  const int64_t tiles = (p.rows + p.tile - 1) / p.tile, c = group * p.group;
+  const int64_t n = p.channels - c < p.group ? p.channels - c : p.group;
+  const int64_t width = (n + whole - 1) / whole * whole;
+  A *weights = scratch, *sums = scratch + width * p.taps;
+  zero(sums, width * (p.taps + 1));
+  int64_t order[kDirectTaps];
+  for (int64_t i = 0, block; i < n; i += block) {
+    block = direct_channels<T>(n - i);
+    A* to = weights + i * p.taps;
+    for (int64_t phase = 0; phase < p.stride_h * p.stride_w; ++phase) {
+      const int64_t taps = phase_taps(p, phase / p.stride_w, phase % p.stride_w, order);
+      pack_direct_weights(weight + (c + i) * p.taps, block, p.taps, order, taps, to);
+      to += taps * (block == whole ? whole : lanes);
+    }
+  }
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t image = unit / tiles, tile = unit % tiles;
+    const T* g = grad + image * out_image + c;
+    if (grad_x != nullptr)
+      for (int64_t y = p.height * tile / tiles; y < p.height * (tile + 1) / tiles; ++y)
+        direct_grad_row(g, weights, grad_x + image * in_image + c, n, p, y);
+    if (partial != nullptr)
+      for (int64_t r = p.out_height * tile / tiles; r < p.out_height * (tile + 1) / tiles; ++r)
+        direct_correlate(g, x + image * in_image + c, sums, n, p, r);
+  }
+  if (partial == nullptr) return;
+  for (int64_t i = 0, block; i < n; i += block) {
+    block = direct_channels<T>(n - i);
+    for (int64_t j = 0; j < block; ++j)
+      for (int64_t t = 0; t <= p.taps; ++t)
+        partial[(c + i + j) * (p.taps + 1) + t] =
+            sums[i * (p.taps + 1) + t * (block == whole ? whole : lanes) + j];
+  }
+}
+
 }  // namespace
 
 template <typename T>
 void depthwise_backward(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial,
                         const DepthwisePlan& plan, int64_t group, int64_t begin, int64_t end, acc_t<T>* scratch) {
-  if (plan.channels_last)
+  if (plan.direct)
+    backward_direct(grad, x, weight, grad_x, partial, plan, group, begin, end, scratch);
+  else if (plan.channels_last)
     backward_group(grad, x, weight, grad_x, partial, plan, group, begin, end, scratch);
   else
     backward_planes(grad, x, weight, grad_x, partial, plan, group, begin, end, scratch);

@@ -14,7 +14,7 @@ constexpr int64_t kTaskWork = 1 << 19;  // Products, and as many again for movin
 constexpr int64_t kMovedPerCell = 16;
 constexpr int64_t kMaxStride = 64, kMaxSize = int64_t(1) << 31;
 // What a tile's copy of the input may take, so that it is still in L1 (planes) or L2 (groups) when it is read.
-constexpr int64_t kPlaneBytes = 24 << 10, kGroupBytes = 100 << 10, kDirectBytes = 128 << 10;
+constexpr int64_t kPlaneBytes = 24 << 10, kGroupBytes = 100 << 10, kDirectBytes = 128 << 10, kGroupedBytes = 700 << 10;
 
 struct Axis {
   int64_t in, kernel, stride, low, high, dilation, out;
@@ -36,6 +36,7 @@ struct Axis {
 // The plan, and the memory it points into.
 struct OwnedPlan {
   DepthwisePlan plan{};
+  int64_t packed_tile;
   Sizes order, x_offset, shift, phase_first;
 
   OwnedPlan(const char* op, const Tensor& input, const Tensor& weight, const Sizes& stride, const Sizes& padding,
@@ -62,11 +63,12 @@ struct OwnedPlan {
     p.rows = std::max(y.out, (y.low + y.in - 1) / y.stride + 1);
     const int64_t row_bytes = p.stride_h * p.stride_w * p.pitch * 4 * (p.channels_last ? kDepthwiseGroup : 1);
     const int64_t fitting = (p.channels_last ? kGroupBytes : kPlaneBytes) / row_bytes - p.reach_h;
-    p.tile = std::min(p.out_height, std::max({fitting, 2 * p.reach_h, int64_t(4)}));
+    p.tile = packed_tile = std::min(p.out_height, std::max({fitting, 2 * p.reach_h, int64_t(4)}));
     p.direct = p.channels_last && p.multiplier == 1 && x.dilation == 1 && x.stride <= 2 &&
-               (x.kernel == 3 || x.kernel == 5 || x.kernel == 7);
+               (x.kernel == 3 || x.kernel == 5 || x.kernel == 7) && p.taps <= kDirectTaps;
     p.group = kDepthwiseGroup;
-    if (p.direct && p.images * p.out_height >= 64) p.group = p.channels;
+    // Rows of all channels stream best; small images stay in the cache and are shared out by groups.
+    if (p.direct && p.height * p.width * p.channels * int64_t(input.element_size()) >= kGroupedBytes) p.group = p.channels;
     if (p.direct) p.tile = std::clamp(kDirectBytes / (p.width * p.channels * int64_t(input.element_size()) * y.stride), std::min<int64_t>(4, p.out_height), p.out_height);
     p.phase_cells = (p.tile + p.reach_h) * p.pitch + p.reach_w + kDepthwiseSlack;
     for (int64_t phase_y = 0; phase_y < y.stride; ++phase_y) {
@@ -141,8 +143,11 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
                                                                  const Tensor& weight, Sizes stride, Sizes padding,
                                                                  Sizes dilation, bool need_input, bool need_weight,
                                                                  bool need_bias) {
-  const OwnedPlan owned("depthwise_conv2d_backward", input, weight, stride, padding, dilation);
-  const DepthwisePlan& p = owned.plan;
+  OwnedPlan owned("depthwise_conv2d_backward", input, weight, stride, padding, dilation);
+  DepthwisePlan& p = owned.plan;
+  // The gradient of the input takes the stride apart by rows too.
+  if (p.direct && (p.dilation_h != 1 || p.stride_h != p.stride_w)) p.direct = false;
+  if (!p.direct) p.group = kDepthwiseGroup, p.tile = owned.packed_tile;
   const int64_t out_channels = p.channels * p.multiplier;
   STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == p.images && grad.size(1) == out_channels &&
                       grad.size(2) == p.out_height && grad.size(3) == p.out_width &&

@@ -19,6 +19,7 @@ namespace fastcnn {
 enum class Activation { none, relu, relu6, hardswish, silu };
 
 constexpr int64_t kDepthwiseGroup = 32;  // Channels a task takes at once in channels_last: lines of memory, whole.
+constexpr int64_t kDirectTaps = 512;   // Most that a direct plan may have.
 constexpr int64_t kDepthwiseSlack = 32;  // Cells that vectors may read and write past the end of a copy.
 
 struct DepthwisePlan {
@@ -50,6 +51,7 @@ static inline int64_t depthwise_backward_scratch(const DepthwisePlan& p) {
   const int64_t width = p.channels_last ? kDepthwiseGroup : 1;
   const int64_t in = p.stride_h * p.stride_w * p.phase_cells;
   const int64_t grad = (p.tile + p.reach_h) * p.pitch + p.reach_w + 2 * kDepthwiseSlack;
+  if (p.direct) return ((p.group + kDepthwiseGroup - 1) & -kDepthwiseGroup) * (2 * p.taps + 1) + 2 * kDepthwiseSlack;
   return width * (2 * in + grad) + kDepthwiseGroup * p.multiplier * (2 * p.taps + 1) + 2 * kDepthwiseSlack;
 }
 

@@ -126,6 +126,67 @@ DirectFunction<T> direct_function(int64_t columns, int64_t stride, int64_t n) {
   return nullptr;
 }
 
+// sums[k] += sum over columns of grad * in, for the columns k of one row of the kernel: `row.out` is not used.
+template <int kColumns, int kStride, int V, bool kSome, typename T>
+void direct_correlate_row(const DirectRow<T>& row, const T* grad, int64_t n, acc_t<T>* sums) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>, B = kDirectColumns;
+  const auto read_some = [n](const T* at) { return kSome ? load_some<lanes>(at, n) : load<lanes>(at); };
+  Vec<A, lanes> sum[kColumns * V];
+  unroll<kColumns * V>([&](auto i) { sum[i] = load<lanes>(sums + i * lanes); });
+  for (int64_t begin = 0; begin < row.columns; begin += B) {
+    const int64_t first = row.first + begin * kStride;
+    const T* in = row.in + first * row.step;
+    const T* from = grad + begin * row.out_step;
+    Vec<A, lanes> g[B * V];
+    unroll<B>([&](auto b) {
+      unroll<V>([&](auto v) {
+        g[b * V + v] = begin + b < row.columns ? read_some(from + b * row.out_step + v * lanes) : Vec<A, lanes>{};
+      });
+    });
+    unroll<(B - 1) * kStride + kColumns>([&](auto i) {
+      if (uint64_t(first + i) >= uint64_t(row.width)) return;
+      unroll<V>([&](auto v) {
+        const Vec<A, lanes> pixel = read_some(in + i * row.step + v * lanes);
+        unroll<kColumns>([&](auto k) {
+          constexpr int apart = i - k, b = apart / kStride;
+          if constexpr (apart >= 0 && apart % kStride == 0 && b < B) sum[k * V + v] += pixel * g[b * V + v];
+        });
+      });
+    });
+  }
+  unroll<kColumns * V>([&](auto i) { store<lanes>(sums + i * lanes, sum[i]); });
+}
+
+template <typename T>
+using CorrelateFunction = void (*)(const DirectRow<T>&, const T*, int64_t, acc_t<T>*);
+
+template <int kColumns, int kStride, typename T>
+CorrelateFunction<T> correlate_function(bool whole) {
+  return whole ? &direct_correlate_row<kColumns, kStride, kDirectVectors, false, T>
+               : &direct_correlate_row<kColumns, kStride, 1, true, T>;
+}
+
+template <typename T>
+CorrelateFunction<T> correlate_function(int64_t columns, int64_t stride, int64_t n) {
+  const bool whole = n > kLanes<acc_t<T>>;
+  switch (10 * stride + columns) {
+    case 13:
+      return correlate_function<3, 1, T>(whole);
+    case 15:
+      return correlate_function<5, 1, T>(whole);
+    case 17:
+      return correlate_function<7, 1, T>(whole);
+    case 23:
+      return correlate_function<3, 2, T>(whole);
+    case 25:
+      return correlate_function<5, 2, T>(whole);
+    case 27:
+      return correlate_function<7, 2, T>(whole);
+  }
+  return nullptr;
+}
+
 // Weights of n channels, tap after tap in the order given, from [channels, taps]: vectors of a tap next to each other.
 template <typename T>
 void pack_direct_weights(const T* weight, int64_t n, int64_t all_taps, const int64_t* order, int64_t taps, acc_t<T>* to) {
