@@ -76,7 +76,7 @@ void tile_gradients(const T* grad, const T* grad_end, int64_t n, const Depthwise
       // Rows of channels skip the gap; planes run over it, and the zeros in it.
       const int64_t runs = kLast ? own : 1, length = kLast ? p.out_width : (own * p.pitch + lanes - 1) / lanes;
       correlate<kLast>(in, grad_own, p.x_offset, p.taps, runs, length, p.pitch * cell, sums);
-      sum_grad(grad_own, kLast ? own * p.pitch : length, sums + p.taps * lanes);
+      if (p.sums_bias) sum_grad(grad_own, kLast ? own * p.pitch : length, sums + p.taps * lanes);
       sums += (p.taps + 1) * lanes;
     }
     if (grad_in == nullptr) continue;
@@ -131,9 +131,8 @@ void backward_planes(const T* grad, const T* x, const T* weight, T* grad_x, acc_
     T* to = grad_x + plane * in_pixels;
     const int64_t below = (first + rows) * p.stride_h - p.pad_top;
     T* const to_end = to + (below < 0 ? 0 : below < p.height ? below : p.height) * p.width;
-    for_each_row(p, first, rows, [&](int64_t y, int64_t cell) {
-      unpack_plane_row(s.grad_in + cell, p, to + y * p.width, to_end);
-    });
+    for_each_row(p, first, rows,
+                 [&](int64_t y, int64_t cell) { unpack_plane_row(s.grad_in + cell, p, to + y * p.width, to_end); });
   }
   if (partial == nullptr) return;
   for (int64_t m = 0; m < p.multiplier; ++m) {
@@ -169,8 +168,8 @@ void backward_group(const T* grad, const T* x, const T* weight, T* grad_x, acc_t
                  rows + p.reach_h, s.in, slab);
     for (int64_t i = 0; i < n; i += lanes) {
       const int64_t at = i / lanes;
-      tile_gradients<true>(grad + (image * p.channels * out_pixels + c + i) * p.multiplier, x, n - i, p, first,
-                           rows, s.in + at * slab, s.weights + at * p.multiplier * p.taps * lanes, s.grad,
+      tile_gradients<true>(grad + (image * p.channels * out_pixels + c + i) * p.multiplier, x, n - i, p, first, rows,
+                           s.in + at * slab, s.weights + at * p.multiplier * p.taps * lanes, s.grad,
                            grad_x == nullptr ? nullptr : s.grad_in,
                            partial == nullptr ? nullptr : s.sums + at * stored * lanes);
       if (grad_x == nullptr) continue;
@@ -256,11 +255,11 @@ void direct_correlate(const T* grad, const T* x, acc_t<T>* sums, int64_t n, cons
       row.in = x + (top + k) * row_step + c;
       (block == whole ? function : tail_function)(row, from + c, block, to + k * p.kernel_w * width);
     }
+    if (!p.sums_bias) continue;
     to += p.taps * width;
     for (int64_t i = 0; i < block; i += lanes) {
       auto sum = load<lanes>(to + i);
-      for (int64_t ox = 0; ox < p.out_width; ++ox)
-        sum += load_some<lanes>(from + ox * p.channels + c + i, block - i);
+      for (int64_t ox = 0; ox < p.out_width; ++ox) sum += load_some<lanes>(from + ox * p.channels + c + i, block - i);
       store<lanes>(to + i, sum);
     }
   }
@@ -302,8 +301,7 @@ void backward_direct(const T* grad, const T* x, const T* weight, T* grad_x, acc_
     block = direct_channels<T>(n - i);
     for (int64_t j = 0; j < block; ++j)
       for (int64_t t = 0; t <= p.taps; ++t)
-        partial[(c + i + j) * (p.taps + 1) + t] =
-            sums[i * (p.taps + 1) + t * (block == whole ? whole : lanes) + j];
+        partial[(c + i + j) * (p.taps + 1) + t] = sums[i * (p.taps + 1) + t * (block == whole ? whole : lanes) + j];
   }
 }
 
@@ -336,9 +334,9 @@ void depthwise_reduce(const acc_t<T>* partial, int64_t chunks, int64_t channels,
   }
 }
 
-#define INSTANTIATE(T)                                                                                                \
-  template void depthwise_backward<T>(const T*, const T*, const T*, T*, acc_t<T>*, const DepthwisePlan&, int64_t,     \
-                                      int64_t, int64_t, acc_t<T>*);                                                   \
+#define INSTANTIATE(T)                                                                                            \
+  template void depthwise_backward<T>(const T*, const T*, const T*, T*, acc_t<T>*, const DepthwisePlan&, int64_t, \
+                                      int64_t, int64_t, acc_t<T>*);                                               \
   template void depthwise_reduce<T>(const acc_t<T>*, int64_t, int64_t, int64_t, T*, T*, int64_t, int64_t);
 INSTANTIATE(float)
 INSTANTIATE(double)

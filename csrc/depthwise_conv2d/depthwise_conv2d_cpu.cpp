@@ -68,8 +68,11 @@ struct OwnedPlan {
                (x.kernel == 3 || x.kernel == 5 || x.kernel == 7) && p.taps <= kDirectTaps;
     p.group = kDepthwiseGroup;
     // Rows of all channels stream best; small images stay in the cache and are shared out by groups.
-    if (p.direct && p.height * p.width * p.channels * int64_t(input.element_size()) >= kGroupedBytes) p.group = p.channels;
-    if (p.direct) p.tile = std::clamp(kDirectBytes / (p.width * p.channels * int64_t(input.element_size()) * y.stride), std::min<int64_t>(4, p.out_height), p.out_height);
+    if (p.direct && p.height * p.width * p.channels * int64_t(input.element_size()) >= kGroupedBytes)
+      p.group = p.channels;
+    if (p.direct)
+      p.tile = std::clamp(kDirectBytes / (p.width * p.channels * int64_t(input.element_size()) * y.stride),
+                          std::min<int64_t>(4, p.out_height), p.out_height);
     p.phase_cells = (p.tile + p.reach_h) * p.pitch + p.reach_w + kDepthwiseSlack;
     for (int64_t phase_y = 0; phase_y < y.stride; ++phase_y) {
       for (int64_t phase_x = 0; phase_x < x.stride; ++phase_x) {
@@ -116,9 +119,9 @@ Tensor depthwise_conv2d_cpu(const Tensor& input, const Tensor& weight, const std
   const OwnedPlan owned("depthwise_conv2d", input, weight, stride, padding, dilation);
   const DepthwisePlan& p = owned.plan;
   STD_TORCH_CHECK(activation >= 0 && activation <= int64_t(Activation::silu), "depthwise_conv2d: no such activation");
-  STD_TORCH_CHECK(!bias || (bias->dim() == 1 && bias->size(0) == weight.size(0) &&
-                            bias->scalar_type() == input.scalar_type()),
-                  "depthwise_conv2d: expected one bias for each output channel");
+  STD_TORCH_CHECK(
+      !bias || (bias->dim() == 1 && bias->size(0) == weight.size(0) && bias->scalar_type() == input.scalar_type()),
+      "depthwise_conv2d: expected one bias for each output channel");
   const Tensor x = dense(input), w = contiguous_as(weight, input.scalar_type());
   const Tensor b = bias ? contiguous_as(*bias, input.scalar_type()) : w;
   Tensor out = empty_4d(x, p.images, p.channels * p.multiplier, p.out_height, p.out_width, p.channels_last);
@@ -145,6 +148,7 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
                                                                  bool need_bias) {
   OwnedPlan owned("depthwise_conv2d_backward", input, weight, stride, padding, dilation);
   DepthwisePlan& p = owned.plan;
+  p.sums_bias = need_bias;
   // The gradient of the input takes the stride apart by rows too.
   if (p.direct && (p.dilation_h != 1 || p.stride_h != p.stride_w)) p.direct = false;
   if (!p.direct) p.group = kDepthwiseGroup, p.tile = owned.packed_tile;
@@ -159,8 +163,8 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
     return torch::stable::empty(needed ? sizes : std::initializer_list<int64_t>{0}, x.scalar_type(), std::nullopt,
                                 x.device());
   };
-  Tensor grad_input = need_input ? empty_4d(x, p.images, p.channels, p.height, p.width, p.channels_last)
-                                 : make(false, {});
+  Tensor grad_input =
+      need_input ? empty_4d(x, p.images, p.channels, p.height, p.width, p.channels_last) : make(false, {});
   Tensor grad_weight = make(need_weight, {out_channels, 1, p.kernel_h, p.kernel_w});
   Tensor grad_bias = make(need_bias, {out_channels});
   const int64_t groups = depthwise_groups(p), units = p.images * ((p.rows + p.tile - 1) / p.tile);

@@ -72,8 +72,8 @@ void forward_group(const T* x, const T* x_end, const acc_t<T>* weights, const T*
       for (int64_t r = 0; r < rows; ++r) {
         convolve<true>(scratch + c / lanes * slab + r * p.pitch * lanes, p.x_offset, weights, p.taps, sums, p.out_width,
                        false);
-        Finish<kind, T>::pixels(sums, b, out + (first + r) * p.out_width * channels + c * p.multiplier + m,
-                                p.out_width, n - c, channels, p.multiplier);
+        Finish<kind, T>::pixels(sums, b, out + (first + r) * p.out_width * channels + c * p.multiplier + m, p.out_width,
+                                n - c, channels, p.multiplier);
       }
     }
   }
@@ -112,8 +112,8 @@ void forward_direct(const T* x, const acc_t<T>* weights, const T* bias, T* out, 
 }
 
 template <Activation kind, typename T>
-void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& p,
-                   int64_t begin, int64_t end, acc_t<T>* scratch) {
+void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& p, int64_t begin,
+                   int64_t end, acc_t<T>* scratch) {
   using A = acc_t<T>;
   constexpr int lanes = kLanes<A>;
   const int64_t in_pixels = p.height * p.width, out_pixels = p.out_height * p.out_width;
@@ -129,7 +129,8 @@ void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const Dep
   }
   const int64_t groups = depthwise_groups(p);
   const int64_t tiles = (p.out_height + p.tile - 1) / p.tile;
-  const int64_t slots = groups < end - begin ? groups : end - begin, width = (p.group + kDepthwiseGroup - 1) & -kDepthwiseGroup;
+  const int64_t slots = groups < end - begin ? groups : end - begin,
+                width = (p.group + kDepthwiseGroup - 1) & -kDepthwiseGroup;
   const int64_t slot = width * p.multiplier * p.taps;
   for (int64_t task = begin; task < end; ++task) {
     const int64_t image = task / groups / tiles, tile = task / groups % tiles, c = task % groups * p.group;
@@ -165,9 +166,7 @@ void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const Dep
 template <typename T>
 void depthwise_forward(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& plan,
                        Activation activation, int64_t begin, int64_t end, acc_t<T>* scratch) {
-  const auto run = [&]<Activation kind>() {
-    forward_tasks<kind>(x, weight, bias, out, plan, begin, end, scratch);
-  };
+  const auto run = [&]<Activation kind>() { forward_tasks<kind>(x, weight, bias, out, plan, begin, end, scratch); };
   switch (activation) {
     case Activation::none:
       return run.template operator()<Activation::none>();
@@ -182,7 +181,7 @@ void depthwise_forward(const T* x, const T* weight, const T* bias, T* out, const
   }
 }
 
-#define INSTANTIATE(T)                                                                                                \
+#define INSTANTIATE(T)                                                                                            \
   template void depthwise_forward<T>(const T*, const T*, const T*, T*, const DepthwisePlan&, Activation, int64_t, \
                                      int64_t, acc_t<T>*);
 INSTANTIATE(float)

@@ -16,11 +16,11 @@ constexpr int kDirectVectors = 2;  // Vectors of channels at once.
 // One row of outputs: which rows and columns of the input it reads, for how many columns.
 template <typename T>
 struct DirectRow {
-  const T* in;           // Column 0 of the first row of pixels that the kernel meets on the map.
-  int64_t rows;          // Rows of the kernel that are on the map,
-  int64_t row_step;      // elements from one to the next,
-  int64_t width, step;   // pixels of such a row, and elements from one to the next.
-  int64_t first;         // The column that the kernel's first meets at output 0; may be off the map.
+  const T* in;             // Column 0 of the first row of pixels that the kernel meets on the map.
+  int64_t rows;            // Rows of the kernel that are on the map,
+  int64_t row_step;        // elements from one to the next,
+  int64_t width, step;     // pixels of such a row, and elements from one to the next.
+  int64_t first;           // The column that the kernel's first meets at output 0; may be off the map.
   const acc_t<T>* weight;  // Of the first of these rows: row, column, channel.
   T* out;
   int64_t columns, out_step;
@@ -52,9 +52,8 @@ inline void direct_block(const DirectRow<T>& row, int64_t begin, int64_t columns
     });
   }
   // The pixels that the next row of outputs will be the first to read.
-  unroll<B * kStride>([&](auto i) {
-    unroll<V>([&](auto v) { __builtin_prefetch(in + (kColumns / 2 + i) * row.step + v * lanes); });
-  });
+  unroll<B * kStride>(
+      [&](auto i) { unroll<V>([&](auto v) { __builtin_prefetch(in + (kColumns / 2 + i) * row.step + v * lanes); }); });
   T* out = row.out + begin * row.out_step;
   unroll<B>([&](auto b) {
     if (b >= columns) return;
@@ -189,7 +188,8 @@ CorrelateFunction<T> correlate_function(int64_t columns, int64_t stride, int64_t
 
 // Weights of n channels, tap after tap in the order given, from [channels, taps]: vectors of a tap next to each other.
 template <typename T>
-void pack_direct_weights(const T* weight, int64_t n, int64_t all_taps, const int64_t* order, int64_t taps, acc_t<T>* to) {
+void pack_direct_weights(const T* weight, int64_t n, int64_t all_taps, const int64_t* order, int64_t taps,
+                         acc_t<T>* to) {
   constexpr int64_t lanes = kLanes<acc_t<T>>;
   const int64_t width = (n + lanes - 1) / lanes * lanes;
   for (int64_t t = 0; t < taps; ++t) {

@@ -161,16 +161,18 @@ void pack_pixel_row(const T* row, int64_t n, const DepthwisePlan& p, acc_t<T>* t
     } else {
       for (int64_t c = begin; c < end; ++c, cell += lanes, pixel += step) pack_pixel(pixel, n, 1, cell, slab);
     }
-    if (end > begin) padding(to + end * lanes, p.pitch - end);
-    else padding(to + begin * lanes, p.pitch - begin);
+    if (end > begin)
+      padding(to + end * lanes, p.pitch - end);
+    else
+      padding(to + begin * lanes, p.pitch - begin);
   }
 }
 
 // Rows [first, first + count) of cells of the input, in every phase. x: of the plane, or of the image and group, of n
 // channels; end: of the tensor.
 template <typename T>
-void pack_input(const T* x, const T* end, int64_t n, const DepthwisePlan& p, int64_t first, int64_t count,
-                acc_t<T>* to, int64_t slab) {
+void pack_input(const T* x, const T* end, int64_t n, const DepthwisePlan& p, int64_t first, int64_t count, acc_t<T>* to,
+                int64_t slab) {
   constexpr int lanes = kLanes<acc_t<T>>;
   for (int64_t phase = 0; phase < p.stride_h; ++phase) {
     for (int64_t r = 0; r < count; ++r) {

@@ -6,7 +6,8 @@ namespace fastcnn {
 namespace FASTCNN_ISA {
 namespace {
 
-// body(0), ..., body(N - 1), each with its index as a constant: arrays of vectors that are indexed so stay in registers.
+// body(0), ..., body(N - 1), each with its index as a constant: arrays of vectors that are indexed so stay in
+// registers.
 template <int... I, typename Body>
 __attribute__((always_inline)) inline void unroll(std::integer_sequence<int, I...>, const Body& body) {
   (body(std::integral_constant<int, I>{}), ...);

@@ -12,6 +12,7 @@ from torch._prims_common import suggest_memory_format
 from fastcnn.ops import _checks, _library
 
 _MAX_STRIDE = 64  # As kMaxStride of the kernels.
+_SMALL_PLANE = 14 * 14  # Pixels.
 _ACTIVATIONS = (None, "relu", "relu6", "hardswish", "silu")  # Numbered as in the kernels.
 _FUNCTIONS = (lambda x: x, F.relu, F.relu6, F.hardswish, F.silu)
 
@@ -48,56 +49,80 @@ def depthwise_conv2d(
     Differentiable in input, weight and bias, any number of times. Every gradient is summed in a fixed order:
     deterministic, whatever the number of threads. Autocast casts as for a convolution.
     """
-    _checks.floating("depthwise_conv2d", input=input, weight=weight)
-    if bias is not None:
-        _checks.floating("depthwise_conv2d", bias=bias)
+    _check_tensors(input, weight, bias)
     device = input.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         input, weight, bias = _library.autocast(input, weight, bias)  # type: ignore[assignment]
     unbatched = input.dim() == 3
     if unbatched:
         input = input.unsqueeze(0)
-    _check_shapes(input, weight, bias)
+    shape, kernel = _check_shapes(input, weight, bias)
     strides, dilations = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
-    paddings = _padding(padding, weight, strides, dilations)
-    for axis in (0, 1):
-        low, high = paddings[2 * axis : 2 * axis + 2]
-        extent, span = input.size(2 + axis) + low + high, dilations[axis] * (weight.size(2 + axis) - 1) + 1
-        if extent < span or input.size(2 + axis) == 0:
-            raise ValueError(
-                f"depthwise_conv2d: expected a padded input at least as large as the kernel, got input of shape "
-                f"{tuple(input.shape)}, weight of shape {tuple(weight.shape)}, padding {padding!r}, dilation {dilation!r}"
-            )
+    top, bottom, left, right = paddings = _padding(padding, kernel, strides, dilations)
+    if (
+        shape[2] + top + bottom < dilations[0] * (kernel[2] - 1) + 1
+        or shape[3] + left + right < dilations[1] * (kernel[3] - 1) + 1
+        or 0 in shape[2:]
+    ):
+        raise ValueError(
+            f"depthwise_conv2d: expected a padded input at least as large as the kernel, got input of shape "
+            f"{tuple(shape)}, weight of shape {tuple(kernel)}, padding {padding!r}, dilation {dilation!r}"
+        )
     if activation not in _ACTIVATIONS:
         raise ValueError(f"depthwise_conv2d: expected activation to be one of {_ACTIVATIONS}, got {activation!r}")
     kind = _ACTIVATIONS.index(activation)
-    if max(strides) > _MAX_STRIDE:
+    if max(strides) > _MAX_STRIDE or (_library.mode.name == "auto" and _torch_is_faster(input, kernel, dilations)):
         result = _reference(input, weight, bias, strides, paddings, dilations, kind)
     else:
         result = _library.call(_op, input, weight, bias, strides, paddings, dilations, kind)
     return result.squeeze(0) if unbatched else result
 
 
-def _check_shapes(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
-    shapes = f"input of shape {tuple(input.shape)} and weight of shape {tuple(weight.shape)}"
-    if input.dim() != 4 or weight.dim() != 4:
-        raise ValueError(f"depthwise_conv2d: expected input [N, C, H, W] and weight [C * M, 1, h, w], got {shapes}")
-    channels, filters = input.size(1), weight.size(0)
-    if weight.size(1) != 1 or channels == 0 or filters == 0 or filters % channels or 0 in weight.shape:
-        raise ValueError(f"depthwise_conv2d: expected weight [C * M, 1, h, w] for C channels, got {shapes}")
-    if weight.dtype != input.dtype or (bias is not None and bias.dtype != input.dtype):
+def _torch_is_faster(input: Tensor, kernel: Sequence[int], dilation: list[int]) -> bool:
+    """Whether it measured so: on small planes of a CPU, of which each is too little for a task of ours."""
+    if input.dtype is not torch.float32 or input.device.type != "cpu" or not input.is_contiguous():
+        return False
+    return input.size(2) * input.size(3) <= _SMALL_PLANE and kernel[2:] == (3, 3) and dilation == [1, 1]
+
+
+def _check_tensors(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    try:
+        same = input.dtype is weight.dtype and (bias is None or input.dtype is bias.dtype)
+    except AttributeError:
+        same = False
+    if same and input.dtype in _checks.FLOATING:
+        return
+    _checks.floating("depthwise_conv2d", input=input, weight=weight)
+    if bias is not None:
+        _checks.floating("depthwise_conv2d", bias=bias)
+    if not torch.is_autocast_enabled(input.device.type):
         listed = f"input {input.dtype}, weight {weight.dtype}" + (f", bias {bias.dtype}" if bias is not None else "")
         raise TypeError(f"depthwise_conv2d: expected one dtype, got {listed}")
+
+
+def _check_shapes(input: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[torch.Size, torch.Size]:
+    shape, kernel = input.shape, weight.shape
+    if len(shape) != 4 or len(kernel) != 4:
+        listed = f"input of shape {tuple(shape)} and weight of shape {tuple(kernel)}"
+        raise ValueError(f"depthwise_conv2d: expected input [N, C, H, W] and weight [C * M, 1, h, w], got {listed}")
+    channels, filters = shape[1], kernel[0]
+    if kernel[1] != 1 or channels == 0 or filters == 0 or filters % channels or kernel[2] == 0 or kernel[3] == 0:
+        listed = f"input of shape {tuple(shape)} and weight of shape {tuple(kernel)}"
+        raise ValueError(f"depthwise_conv2d: expected weight [C * M, 1, h, w] for C channels, got {listed}")
     if bias is None:
         if weight.device != input.device:
             _checks.same_device("depthwise_conv2d", input=input, weight=weight)
     else:
         if bias.dim() != 1 or bias.size(0) != filters:
             raise ValueError(f"depthwise_conv2d: expected bias of shape ({filters},), got {tuple(bias.shape)}")
-        _checks.same_device("depthwise_conv2d", input=input, weight=weight, bias=bias)
+        if not input.device == weight.device == bias.device:
+            _checks.same_device("depthwise_conv2d", input=input, weight=weight, bias=bias)
+    return shape, kernel
 
 
 def _pair(name: str, value: int | Sequence[int], least: int) -> list[int]:
+    if type(value) is int and value >= least:
+        return [value, value]
     pair = list(value) if isinstance(value, (Sequence, torch.Size)) and not isinstance(value, str) else [value] * 2
     if len(pair) == 1:
         pair *= 2
@@ -111,7 +136,9 @@ def _pair(name: str, value: int | Sequence[int], least: int) -> list[int]:
     return pair  # type: ignore[return-value]
 
 
-def _padding(padding: int | Sequence[int] | str, weight: Tensor, stride: list[int], dilation: list[int]) -> list[int]:
+def _padding(
+    padding: int | Sequence[int] | str, kernel: torch.Size, stride: list[int], dilation: list[int]
+) -> list[int]:
     """Top, bottom, left and right."""
     if isinstance(padding, str):
         if padding == "valid":
@@ -120,7 +147,7 @@ def _padding(padding: int | Sequence[int] | str, weight: Tensor, stride: list[in
             raise ValueError(f"depthwise_conv2d: expected padding to be 'same' or 'valid', got {padding!r}")
         if stride != [1, 1]:
             raise ValueError(f"depthwise_conv2d: padding='same' needs a stride of 1, got {tuple(stride)}")
-        total = [d * (k - 1) for d, k in zip(dilation, weight.shape[2:], strict=True)]
+        total = [d * (k - 1) for d, k in zip(dilation, kernel[2:], strict=True)]
         return [total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2]
     height, width = _pair("padding", padding, 0)
     return [height, height, width, width]
@@ -203,6 +230,7 @@ _op = _library.define(
     "int activation) -> Tensor",
     reference=_reference,
     fake=_fake,
+    torch_rule={"CPU": "PyTorch's own kernel for strides over 64, and for 3x3 on NCHW float32 planes up to 14x14"},
     flops=lambda input, weight, *_, out_shape=None, **__: (
         2 * out_shape[0] * out_shape[1] * out_shape[2] * out_shape[3] * weight[2] * weight[3]
     ),

@@ -80,7 +80,7 @@ def _layers() -> tuple[Case, ...]:
             (728, 19, 3, 1), (1024, 10, 3, 1), (1536, 10, 3, 1),
         ),
     }  # fmt: skip
-    rows = {}
+    rows: dict[tuple[int, int, int, int, int], str] = {}
     for batch in (16, 1):
         for network, layers in networks.items():
             for channels, side, kernel, stride in layers:
