@@ -3,6 +3,7 @@
 from fastcnn.nn.blocks import Bottleneck, ConvNormAct, InvertedResidual, SqueezeExcite, fold_conv_norm
 from fastcnn.nn.layers import (
     ChannelShuffle,
+    DepthwiseConv2d,
     GroupedConv2dShuffle,
     Hardsigmoid,
     Hardswish,
@@ -18,6 +19,7 @@ __all__ = [
     "Bottleneck",
     "ChannelShuffle",
     "ConvNormAct",
+    "DepthwiseConv2d",
     "GroupedConv2dShuffle",
     "Hardsigmoid",
     "Hardswish",

@@ -23,6 +23,63 @@ class ChannelShuffle(nn.ChannelShuffle):
         return ops.channel_shuffle(input, self.groups)
 
 
+class DepthwiseConv2d(nn.Conv2d):
+    """One group a channel of :class:`torch.nn.Conv2d`, with its constructor and keys.
+
+    ``forward(input)``: (N, C, H, W) or (C, H, W) to as many images of ``out_channels``, a multiple of C. Errors,
+    dtypes, layouts and determinism are those of :func:`fastcnn.ops.depthwise_conv2d`. Source: Howard et al.,
+    MobileNets, 2017, section 3.1.
+
+    Args:
+        groups: ``in_channels``, which is what None means.
+        activation: None, "relu", "relu6", "hardswish" or "silu", applied to the result.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int | None = None,
+        bias: bool = True,
+        padding_mode: Any = "zeros",
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        activation: str | None = None,
+    ) -> None:
+        if groups not in (None, in_channels):
+            raise ValueError(f"DepthwiseConv2d: expected groups to be in_channels = {in_channels}, got {groups}")
+        if activation not in (None, "relu", "relu6", "hardswish", "silu"):
+            raise ValueError(f"DepthwiseConv2d: no such activation: {activation!r}")
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride,
+            padding,
+            dilation,
+            in_channels,
+            bias,
+            padding_mode,
+            device,
+            dtype,
+        )
+        self.activation = activation
+
+    def forward(self, input: Tensor) -> Tensor:
+        padding: Any = self.padding
+        if self.padding_mode != "zeros":
+            input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
+        return ops.depthwise_conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.activation)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
+
+
 class GroupedConv2dShuffle(nn.Conv2d):
     """A grouped convolution with its activation and channel shuffle, on :func:`fastcnn.ops.grouped_conv2d_shuffle`.
 

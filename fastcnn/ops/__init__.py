@@ -3,6 +3,7 @@
 from fastcnn.ops.batched_nms import batched_nms
 from fastcnn.ops.batched_nms_padded import batched_nms_padded
 from fastcnn.ops.channel_shuffle import channel_shuffle
+from fastcnn.ops.depthwise_conv2d import depthwise_conv2d
 from fastcnn.ops.grouped_conv2d_shuffle import grouped_conv2d_shuffle
 from fastcnn.ops.hardsigmoid import hardsigmoid
 from fastcnn.ops.hardswish import hardswish
@@ -19,6 +20,7 @@ __all__ = [
     "batched_nms",
     "batched_nms_padded",
     "channel_shuffle",
+    "depthwise_conv2d",
     "grouped_conv2d_shuffle",
     "hardsigmoid",
     "hardswish",

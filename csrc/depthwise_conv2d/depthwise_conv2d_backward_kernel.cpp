@@ -1,0 +1,347 @@
+#include "convolve.h"
+#include "direct.h"
+#include "depthwise_conv2d_kernel.h"
+#include "pack.h"
+
+namespace fastcnn {
+namespace FASTCNN_ISA {
+namespace {
+
+// Where a task's copies lie in the scratch.
+template <typename A>
+struct Scratch {
+  A *in, *grad_in, *grad, *weights, *sums;
+
+  Scratch(A* at, const DepthwisePlan& p) {
+    const int64_t width = p.channels_last ? kDepthwiseGroup : 1, cells = p.stride_h * p.stride_w * p.phase_cells;
+    in = at;
+    grad_in = in + width * cells;
+    grad = grad_in + width * cells;
+    weights = grad + width * ((p.tile + p.reach_h) * p.pitch + p.reach_w + 2 * kDepthwiseSlack);
+    sums = weights + kDepthwiseGroup * p.multiplier * p.taps;
+  }
+};
+
+// Rows [first, first + count) of cells of the gradient of one output channel or vector of them: 0 outside the map, in
+// the gaps between rows, and where vectors and taps reach beyond the ends. Cell 0 of the first row is at `to`.
+template <typename T>
+void pack_grad(const T* grad, const T* end, int64_t n, const DepthwisePlan& p, int64_t first, int64_t count,
+               acc_t<T>* to) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>;
+  const int64_t cell = p.channels_last ? lanes : 1, channels = p.channels * p.multiplier;
+  zero(to - p.reach_w * cell, p.reach_w * cell);
+  for (int64_t r = 0; r < count; ++r) {
+    const int64_t y = first + r;
+    A* row = to + r * p.pitch * cell;
+    if (y < 0 || y >= p.out_height) {
+      zero(row, p.pitch * cell);
+      continue;
+    }
+    if (p.channels_last)
+      for (int64_t c = 0; c < p.out_width; ++c)
+        pack_pixel(grad + (y * p.out_width + c) * channels, n < lanes ? n : lanes, p.multiplier, row + c * lanes, 0);
+    else
+      copy_in(grad + y * p.out_width, end, p.out_width, row);
+    zero(row + p.out_width * cell, (p.pitch - p.out_width) * cell);
+  }
+  if (!p.channels_last) zero(to + count * p.pitch, kDepthwiseSlack);
+}
+
+// Adds up the gradient of the bias of one output channel or vector of them.
+template <typename A>
+void sum_grad(const A* grad, int64_t vectors, A* sums) {
+  constexpr int lanes = kLanes<A>;
+  Vec<A, lanes> sum[4] = {};
+  for (int64_t i = 0; i < vectors; ++i) sum[i % 4] += load<lanes>(grad + i * lanes);
+  store<lanes>(sums, load<lanes>(sums) + ((sum[0] + sum[1]) + (sum[2] + sum[3])));
+}
+
+// One tile of one plane, or of one vector of n channels of a group, all multipliers; in: packed if partial sums are
+// wanted. Leaves the gradient of the input in grad_in.
+template <bool kLast, typename T>
+void tile_gradients(const T* grad, const T* grad_end, int64_t n, const DepthwisePlan& p, int64_t first, int64_t rows,
+                    const acc_t<T>* in, const acc_t<T>* weights, acc_t<T>* packed_grad, acc_t<T>* grad_in,
+                    acc_t<T>* sums) {
+  using A = acc_t<T>;
+  constexpr int64_t lanes = kLanes<A>, cell = kLast ? lanes : 1;
+  const int64_t phases = p.stride_h * p.stride_w;
+  const int64_t own = p.out_height - first < rows ? p.out_height - first : rows;  // Of the output, may be negative.
+  const int64_t pixels = p.out_height * p.out_width;
+  A* const grad_begin = packed_grad + (p.reach_w + kDepthwiseSlack) * cell;
+  A* const grad_own = grad_begin + p.reach_h * p.pitch * cell;
+  for (int64_t m = 0; m < p.multiplier; ++m) {
+    pack_grad(grad + (kLast ? m : m * pixels), grad_end, n, p, first - p.reach_h, rows + p.reach_h, grad_begin);
+    if (sums != nullptr && own > 0) {
+      // Rows of channels skip the gap; planes run over it, and the zeros in it.
+      const int64_t runs = kLast ? own : 1, length = kLast ? p.out_width : (own * p.pitch + lanes - 1) / lanes;
+      correlate<kLast>(in, grad_own, p.x_offset, p.taps, runs, length, p.pitch * cell, sums);
+      if (p.sums_bias) sum_grad(grad_own, kLast ? own * p.pitch : length, sums + p.taps * lanes);
+      sums += (p.taps + 1) * lanes;
+    }
+    if (grad_in == nullptr) continue;
+    for (int64_t phase = 0; phase < phases; ++phase) {
+      const int64_t begin = p.phase_first[phase], taps = p.phase_first[phase + 1] - begin;
+      const A* w = weights + (m * p.taps + begin) * cell;
+      A* to = grad_in + phase * p.phase_cells * cell;
+      if (kLast) {
+        for (int64_t r = 0; r < rows; ++r)
+          convolve<true>(grad_own + r * p.pitch * lanes, p.shift + begin, w, taps, to + r * p.pitch * lanes, p.pitch,
+                         m > 0);
+      } else {
+        convolve<false>(grad_own, p.shift + begin, w, taps, to, (rows * p.pitch + lanes - 1) / lanes, m > 0);
+      }
+    }
+  }
+}
+
+// The rows of pixels of the input that a tile of cells holds, in order: body(row, cells of its columns' first phase).
+template <typename Body>
+inline void for_each_row(const DepthwisePlan& p, int64_t first, int64_t rows, const Body& body) {
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t phase = 0; phase < p.stride_h; ++phase) {
+      const int64_t y = (first + r) * p.stride_h + phase - p.pad_top;
+      if (y >= 0 && y < p.height) body(y, phase * p.stride_w * p.phase_cells + r * p.pitch);
+    }
+  }
+}
+
+template <typename T>
+void backward_planes(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial, const DepthwisePlan& p,
+                     int64_t channel, int64_t begin, int64_t end, acc_t<T>* scratch) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>;
+  const Scratch<A> s(scratch, p);
+  const int64_t in_pixels = p.height * p.width, out_pixels = p.out_height * p.out_width;
+  const int64_t tiles = (p.rows + p.tile - 1) / p.tile, stored = p.multiplier * (p.taps + 1);
+  // Vectors run on into cells that were never written, where the gradient is 0 but NaN would stay.
+  zero(s.in, p.stride_h * p.stride_w * p.phase_cells);
+  zero(s.sums, stored * lanes);
+  for (int64_t m = 0; m < p.multiplier; ++m)
+    pack_weights(weight + (channel * p.multiplier + m) * p.taps, 1, 1, p, s.weights + m * p.taps);
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t image = unit / tiles, first = unit % tiles * p.tile, plane = image * p.channels + channel;
+    const int64_t rows = p.rows - first < p.tile ? p.rows - first : p.tile;
+    if (partial != nullptr)
+      pack_input(x + plane * in_pixels, x + p.images * p.channels * in_pixels, 1, p, first, rows + p.reach_h, s.in, 0);
+    tile_gradients<false>(grad + plane * p.multiplier * out_pixels,
+                          grad + p.images * p.channels * p.multiplier * out_pixels, 1, p, first, rows, s.in, s.weights,
+                          s.grad, grad_x == nullptr ? nullptr : s.grad_in, partial == nullptr ? nullptr : s.sums);
+    if (grad_x == nullptr) continue;
+    T* to = grad_x + plane * in_pixels;
+    const int64_t below = (first + rows) * p.stride_h - p.pad_top;
+    T* const to_end = to + (below < 0 ? 0 : below < p.height ? below : p.height) * p.width;
+    for_each_row(p, first, rows,
+                 [&](int64_t y, int64_t cell) { unpack_plane_row(s.grad_in + cell, p, to + y * p.width, to_end); });
+  }
+  if (partial == nullptr) return;
+  for (int64_t m = 0; m < p.multiplier; ++m) {
+    for (int64_t i = 0; i <= p.taps; ++i) {
+      A sum = 0;
+      for (int lane = 0; lane < lanes; ++lane) sum += s.sums[(m * (p.taps + 1) + i) * lanes + lane];
+      partial[(channel * p.multiplier + m) * (p.taps + 1) + (i < p.taps ? p.order[i] : i)] = sum;
+    }
+  }
+}
+
+template <typename T>
+void backward_group(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial, const DepthwisePlan& p,
+                    int64_t group, int64_t begin, int64_t end, acc_t<T>* scratch) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>;
+  const Scratch<A> s(scratch, p);
+  const int64_t in_pixels = p.height * p.width, out_pixels = p.out_height * p.out_width;
+  const int64_t tiles = (p.rows + p.tile - 1) / p.tile, stored = p.multiplier * (p.taps + 1);
+  const int64_t slab = p.stride_h * p.stride_w * p.phase_cells * lanes;
+  const int64_t c = group * kDepthwiseGroup;
+  const int64_t n = p.channels - c < kDepthwiseGroup ? p.channels - c : kDepthwiseGroup;
+  zero(s.sums, stored * kDepthwiseGroup);
+  A* to = s.weights;
+  for (int64_t i = 0; i < n; i += lanes)
+    for (int64_t m = 0; m < p.multiplier; ++m, to += p.taps * lanes)
+      pack_weights(weight + ((c + i) * p.multiplier + m) * p.taps, n - i, p.multiplier, p, to);
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t image = unit / tiles, first = unit % tiles * p.tile;
+    const int64_t rows = p.rows - first < p.tile ? p.rows - first : p.tile;
+    if (partial != nullptr)
+      pack_input(x + image * p.channels * in_pixels + c, x + p.images * p.channels * in_pixels, n, p, first,
+                 rows + p.reach_h, s.in, slab);
+    for (int64_t i = 0; i < n; i += lanes) {
+      const int64_t at = i / lanes;
+      tile_gradients<true>(grad + (image * p.channels * out_pixels + c + i) * p.multiplier, x, n - i, p, first, rows,
+                           s.in + at * slab, s.weights + at * p.multiplier * p.taps * lanes, s.grad,
+                           grad_x == nullptr ? nullptr : s.grad_in,
+                           partial == nullptr ? nullptr : s.sums + at * stored * lanes);
+      if (grad_x == nullptr) continue;
+      T* image_to = grad_x + image * p.channels * in_pixels + c + i;
+      for_each_row(p, first, rows, [&](int64_t y, int64_t cell) {
+        for (int64_t px = 0; px < p.width; ++px) {
+          const int64_t padded = px + p.pad_left;
+          const int64_t from = cell + padded % p.stride_w * p.phase_cells + padded / p.stride_w;
+          store_some<lanes>(image_to + (y * p.width + px) * p.channels, load<lanes>(s.grad_in + from * lanes), n - i);
+        }
+      });
+    }
+  }
+  if (partial == nullptr) return;
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t m = 0; m < p.multiplier; ++m)
+      for (int64_t t = 0; t <= p.taps; ++t)
+        partial[((c + i) * p.multiplier + m) * (p.taps + 1) + (t < p.taps ? p.order[t] : t)] =
+            s.sums[(i / lanes * stored + m * (p.taps + 1) + t) * lanes + i % lanes];
+}
+
+// Taps of a phase of rows and columns, last to first: as the gradient of the input meets them.
+inline int64_t phase_taps(const DepthwisePlan& p, int64_t phase_y, int64_t phase_x, int64_t* order) {
+  int64_t taps = 0;
+  for (int64_t y = p.kernel_h - 1; y >= 0; --y)
+    for (int64_t x = p.kernel_w - 1; x >= 0; --x)
+      if (y % p.stride_h == phase_y && x % p.stride_w == phase_x) order[taps++] = y * p.kernel_w + x;
+  return taps;
+}
+
+// Row y of the gradient of the input, for n channels. weights: for all channels of a block, phase by phase.
+template <typename T>
+void direct_grad_row(const T* grad, const acc_t<T>* weights, T* out, int64_t n, const DepthwisePlan& p, int64_t y) {
+  constexpr int64_t lanes = kLanes<acc_t<T>>, whole = kDirectVectors * lanes;
+  const int64_t padded = y + p.pad_top, phase_y = padded % p.stride_h;
+  const int64_t kernel_rows = (p.kernel_h - phase_y + p.stride_h - 1) / p.stride_h;
+  const int64_t top = padded / p.stride_h - kernel_rows + 1;  // The row of grad that the packed kernel's first meets.
+  const int64_t begin = top < 0 ? -top : 0;
+  const int64_t end = p.out_height - top < kernel_rows ? p.out_height - top : kernel_rows;
+  int64_t before = 0;  // Taps of earlier phases.
+  for (int64_t phase_x = 0; phase_x < p.stride_w; ++phase_x) {
+    const int64_t columns = (p.kernel_w - phase_x + p.stride_w - 1) / p.stride_w;
+    const int64_t x = (phase_x + p.stride_w - p.pad_left % p.stride_w) % p.stride_w;  // The first pixel of the phase.
+    int64_t skipped = before;
+    for (int64_t earlier = 0; earlier < phase_y; ++earlier)
+      skipped += p.kernel_w * ((p.kernel_h - earlier + p.stride_h - 1) / p.stride_h);
+    before += kernel_rows * columns;
+    DirectRow<T> row{grad + (top + begin) * p.out_width * p.channels,
+                     end > begin ? end - begin : 0,
+                     p.out_width * p.channels,
+                     p.out_width,
+                     p.channels,
+                     (x + p.pad_left) / p.stride_w - columns + 1,
+                     nullptr,
+                     out + (y * p.width + x) * p.channels,
+                     p.width > x ? (p.width - x + p.stride_w - 1) / p.stride_w : 0,
+                     p.stride_w * p.channels};
+    const auto function = direct_function<T>(columns, 1, whole), tail_function = direct_function<T>(columns, 1, 1);
+    for (int64_t c = 0, block; c < n; c += block, row.in += block, row.out += block) {
+      block = direct_channels<T>(n - c);
+      row.weight = weights + c * p.taps + (skipped + begin * columns) * (block == whole ? whole : lanes);
+      (block == whole ? function : tail_function)(row, block, nullptr, Activation::none);
+    }
+  }
+}
+
+// Adds what row r of the gradient of the output gives to the gradients of weights and biases.
+template <typename T>
+void direct_correlate(const T* grad, const T* x, acc_t<T>* sums, int64_t n, const DepthwisePlan& p, int64_t r) {
+  using A = acc_t<T>;
+  constexpr int64_t lanes = kLanes<A>, whole = kDirectVectors * lanes;
+  const int64_t top = r * p.stride_h - p.pad_top, row_step = p.width * p.channels;
+  const T* from = grad + r * p.out_width * p.channels;
+  DirectRow<T> row{x, 1, row_step, p.width, p.channels, -p.pad_left, nullptr, nullptr, p.out_width, p.channels};
+  const auto function = correlate_function<T>(p.kernel_w, p.stride_w, whole);
+  const auto tail_function = correlate_function<T>(p.kernel_w, p.stride_w, 1);
+  for (int64_t c = 0, block; c < n; c += block) {
+    block = direct_channels<T>(n - c);
+    const int64_t width = block == whole ? whole : lanes;
+    A* to = sums + c * (p.taps + 1);
+    for (int64_t k = 0; k < p.kernel_h; ++k) {
+      if (top + k < 0 || top + k >= p.height) continue;
+      row.in = x + (top + k) * row_step + c;
+      (block == whole ? function : tail_function)(row, from + c, block, to + k * p.kernel_w * width);
+    }
+    if (!p.sums_bias) continue;
+    to += p.taps * width;
+    for (int64_t i = 0; i < block; i += lanes) {
+      auto sum = load<lanes>(to + i);
+      for (int64_t ox = 0; ox < p.out_width; ++ox) sum += load_some<lanes>(from + ox * p.channels + c + i, block - i);
+      store<lanes>(to + i, sum);
+    }
+  }
+}
+
+template <typename T>
+void backward_direct(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial, const DepthwisePlan& p,
+                     int64_t group, int64_t begin, int64_t end, acc_t<T>* scratch) {
+  using A = acc_t<T>;
+  constexpr int64_t lanes = kLanes<A>, whole = kDirectVectors * lanes;
+  const int64_t in_image = p.height * p.width * p.channels, out_image = p.out_height * p.out_width * p.channels;
+  const int64_t tiles = (p.rows + p.tile - 1) / p.tile, c = group * p.group;
+  const int64_t n = p.channels - c < p.group ? p.channels - c : p.group;
+  const int64_t width = (n + whole - 1) / whole * whole;
+  A *weights = scratch, *sums = scratch + width * p.taps;
+  zero(sums, width * (p.taps + 1));
+  int64_t order[kDirectTaps];
+  for (int64_t i = 0, block; i < n; i += block) {
+    block = direct_channels<T>(n - i);
+    A* to = weights + i * p.taps;
+    for (int64_t phase = 0; phase < p.stride_h * p.stride_w; ++phase) {
+      const int64_t taps = phase_taps(p, phase / p.stride_w, phase % p.stride_w, order);
+      pack_direct_weights(weight + (c + i) * p.taps, block, p.taps, order, taps, to);
+      to += taps * (block == whole ? whole : lanes);
+    }
+  }
+  for (int64_t unit = begin; unit < end; ++unit) {
+    const int64_t image = unit / tiles, tile = unit % tiles;
+    const T* g = grad + image * out_image + c;
+    if (grad_x != nullptr)
+      for (int64_t y = p.height * tile / tiles; y < p.height * (tile + 1) / tiles; ++y)
+        direct_grad_row(g, weights, grad_x + image * in_image + c, n, p, y);
+    if (partial != nullptr)
+      for (int64_t r = p.out_height * tile / tiles; r < p.out_height * (tile + 1) / tiles; ++r)
+        direct_correlate(g, x + image * in_image + c, sums, n, p, r);
+  }
+  if (partial == nullptr) return;
+  for (int64_t i = 0, block; i < n; i += block) {
+    block = direct_channels<T>(n - i);
+    for (int64_t j = 0; j < block; ++j)
+      for (int64_t t = 0; t <= p.taps; ++t)
+        partial[(c + i + j) * (p.taps + 1) + t] = sums[i * (p.taps + 1) + t * (block == whole ? whole : lanes) + j];
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void depthwise_backward(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial,
+                        const DepthwisePlan& plan, int64_t group, int64_t begin, int64_t end, acc_t<T>* scratch) {
+  if (plan.direct)
+    backward_direct(grad, x, weight, grad_x, partial, plan, group, begin, end, scratch);
+  else if (plan.channels_last)
+    backward_group(grad, x, weight, grad_x, partial, plan, group, begin, end, scratch);
+  else
+    backward_planes(grad, x, weight, grad_x, partial, plan, group, begin, end, scratch);
+}
+
+template <typename T>
+void depthwise_reduce(const acc_t<T>* partial, int64_t chunks, int64_t channels, int64_t taps, T* grad_weight,
+                      T* grad_bias, int64_t begin, int64_t end) {
+  using A = acc_t<T>;
+  const int64_t stride = channels * (taps + 1);
+  for (int64_t c = begin; c < end; ++c) {
+    for (int64_t t = 0; t <= taps; ++t) {
+      const A* at = partial + c * (taps + 1) + t;
+      Vec<A, 1> sum = {};
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += at[chunk * stride];
+      if (t < taps && grad_weight != nullptr) store<1>(grad_weight + c * taps + t, sum);
+      if (t == taps && grad_bias != nullptr) store<1>(grad_bias + c, sum);
+    }
+  }
+}
+
+#define INSTANTIATE(T)                                                                                            \
+  template void depthwise_backward<T>(const T*, const T*, const T*, T*, acc_t<T>*, const DepthwisePlan&, int64_t, \
+                                      int64_t, int64_t, acc_t<T>*);                                               \
+  template void depthwise_reduce<T>(const acc_t<T>*, int64_t, int64_t, int64_t, T*, T*, int64_t, int64_t);
+INSTANTIATE(float)
+INSTANTIATE(double)
+INSTANTIATE(Half)
+INSTANTIATE(BFloat16)
+
+}  // namespace FASTCNN_ISA
+}  // namespace fastcnn

@@ -1,0 +1,78 @@
+#pragma once
+
+#include <cstdint>
+
+#include "../common/isa.h"
+#include "../common/storage.h"
+
+// Both layouts and all strides become one flat stride-1 problem over zero-padded copies of a few rows.
+//
+// Pixel (y, x) of the padded input lies in phase (y % stride, x % stride) at cell (y / stride, x / stride). Output
+// (r, c) then reads, at every tap, the cell (r, c) + shift of the tap's phase, so with rows `pitch` cells apart a tap
+// is one offset:   out[j] = sum_t w[t] * in[x_offset[t] + j],   grad_in[phase][j] = sum_{t of phase} w[t] * grad[j -
+// shift[t]] and   grad_w[t] = sum_j grad[j] * in[x_offset[t] + j],   where grad is 0 in the gap between the end of a
+// row and `pitch`.
+//
+// A cell is one element of a plane (NCHW), where vectors run along j, or one vector of channels (channels_last).
+
+namespace fastcnn {
+
+enum class Activation { none, relu, relu6, hardswish, silu };
+
+constexpr int64_t kDepthwiseGroup = 32;  // Channels a task takes at once in channels_last: lines of memory, whole.
+constexpr int64_t kDirectTaps = 512;     // Most that a direct plan may have.
+constexpr int64_t kDepthwiseSlack = 32;  // Cells that vectors may read and write past the end of a copy.
+
+struct DepthwisePlan {
+  bool channels_last;
+  bool direct;                           // channels_last, and the tensors are read as they lie: see direct.h.
+  bool sums_bias;                        // Whether the gradient of the bias is wanted.
+  int64_t images, channels, multiplier;  // Of the input; output channel c * multiplier + m reads input channel c.
+  int64_t height, width, out_height, out_width;
+  int64_t stride_h, stride_w, pad_top, pad_left;
+  int64_t kernel_h, kernel_w, taps, dilation_h;
+  int64_t reach_h, reach_w;   // The largest shift.
+  int64_t group;              // Channels that a task takes at once; a multiple of a vector, or all.
+  int64_t pitch, tile, rows;  // Cells in a row; rows of cells that are computed at once, and in all.
+  int64_t phase_cells;        // Of a copy of the input for one tile, in one phase.
+  const int64_t *order, *x_offset, *shift, *phase_first;  // Taps by phase; those of phase p from phase_first[p].
+};
+
+// Elements of working memory.
+static inline int64_t depthwise_groups(const DepthwisePlan& p) {
+  return p.channels_last ? (p.channels + p.group - 1) / p.group : p.channels;
+}
+static inline int64_t depthwise_forward_scratch(const DepthwisePlan& p, int64_t tasks) {
+  const int64_t width = p.channels_last ? kDepthwiseGroup : 1;
+  const int64_t in = p.stride_h * p.stride_w * p.phase_cells, out = p.tile * p.pitch + kDepthwiseSlack;
+  const int64_t groups = depthwise_groups(p), slots = p.channels_last ? (groups < tasks ? groups : tasks) : 1;
+  const int64_t group = p.channels_last ? (p.group + kDepthwiseGroup - 1) & -kDepthwiseGroup : kDepthwiseGroup;
+  return width * (p.direct ? 0 : in + out) + group * slots * p.multiplier * p.taps + 2 * kDepthwiseSlack;
+}
+static inline int64_t depthwise_backward_scratch(const DepthwisePlan& p) {
+  const int64_t width = p.channels_last ? kDepthwiseGroup : 1;
+  const int64_t in = p.stride_h * p.stride_w * p.phase_cells;
+  const int64_t grad = (p.tile + p.reach_h) * p.pitch + p.reach_w + 2 * kDepthwiseSlack;
+  if (p.direct) return ((p.group + kDepthwiseGroup - 1) & -kDepthwiseGroup) * (2 * p.taps + 1) + 2 * kDepthwiseSlack;
+  return width * (2 * in + grad) + kDepthwiseGroup * p.multiplier * (2 * p.taps + 1) + 2 * kDepthwiseSlack;
+}
+
+FASTCNN_FOR_EACH_ISA(
+    // Tasks [begin, end). NCHW: images x channels. channels_last: images x tiles x groups.
+    // bias may be null.
+    template <typename T>
+    void depthwise_forward(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& plan,
+                           Activation activation, int64_t begin, int64_t end, acc_t<T>* scratch);
+
+    // Images x tiles [begin, end) of one channel (NCHW) or group of channels. grad_x and partial may be null; partial
+    // gets, for every output channel, this task's sum of the gradients of the taps and of the bias.
+    template <typename T>
+    void depthwise_backward(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial,
+                            const DepthwisePlan& plan, int64_t group, int64_t begin, int64_t end, acc_t<T>* scratch);
+
+    // Adds up the `chunks` partial sums, `taps` + 1 for each channel in [begin, end) of `channels`, in their order.
+    // grad_weight and grad_bias may be null.
+    template <typename T> void depthwise_reduce(const acc_t<T>* partial, int64_t chunks, int64_t channels, int64_t taps,
+                                                T* grad_weight, T* grad_bias, int64_t begin, int64_t end);)
+
+}  // namespace fastcnn

@@ -1,0 +1,209 @@
+"""What the contract suite does not say of depthwise convolution: values by hand, conv2d's semantics, bad input."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import fastcnn
+from fastcnn import _backend, ops, reference_mode
+from fastcnn.ops import _library
+from fastcnn.testing.compare import assert_close_to
+
+MODES = [_library.kernel_mode, reference_mode]
+LAYOUTS = (torch.contiguous_format, torch.channels_last)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("mode", MODES)
+class TestByHand:
+    def test_a_box_filter_counts_its_neighbours(self, mode, layout):
+        x = torch.ones(1, 2, 3, 4).contiguous(memory_format=layout)
+        with mode():
+            out = ops.depthwise_conv2d(x, torch.ones(2, 1, 3, 3), padding=1)
+        counts = torch.tensor([[4.0, 6, 6, 4], [6, 9, 9, 6], [4, 6, 6, 4]])
+        assert torch.equal(out, counts.expand(1, 2, 3, 4))
+
+    def test_it_correlates_and_does_not_flip(self, mode, layout):
+        x = torch.zeros(1, 1, 5, 5).contiguous(memory_format=layout)
+        x[0, 0, 2, 2] = 1
+        weight = torch.arange(9.0).view(1, 1, 3, 3)
+        with mode():
+            out = ops.depthwise_conv2d(x, weight)
+        assert torch.equal(out[0], weight[0].flip(1, 2))
+
+    def test_every_channel_has_its_own_filters(self, mode, layout):
+        x = torch.tensor([1.0, 10.0]).view(1, 2, 1, 1).contiguous(memory_format=layout)
+        weight = torch.tensor([1.0, 2, 3, 4]).view(4, 1, 1, 1)
+        with mode():
+            out = ops.depthwise_conv2d(x, weight, torch.tensor([0.0, 0, 0, 0.5]))
+        assert out.flatten().tolist() == [1, 2, 30, 40.5]
+
+    @pytest.mark.parametrize(
+        "activation, expected",
+        [
+            ("relu", [0.0, 0.0, 1.0, 8.0]),
+            ("relu6", [0.0, 0.0, 1.0, 6.0]),
+            ("hardswish", [0.0, -1 / 3, 2 / 3, 8.0]),
+            ("silu", [-4 * 0.01798621, -0.26894142, 0.73105858, 7.99731720]),
+        ],
+    )
+    def test_activations(self, mode, layout, activation, expected):
+        x = torch.tensor([-4.0, -1.0, 1.0, 8.0]).view(1, 1, 2, 2).contiguous(memory_format=layout)
+        with mode():
+            out = ops.depthwise_conv2d(x, torch.ones(1, 1, 1, 1), activation=activation)
+        torch.testing.assert_close(out.flatten(), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("activation", [None, "relu", "relu6", "hardswish", "silu"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nan_spreads_as_far_as_the_kernel(layout, activation):
+    x = torch.zeros(1, 3, 9, 9).contiguous(memory_format=layout)
+    x[0, 1, 4, 4] = float("nan")
+    with _library.kernel_mode():
+        out = ops.depthwise_conv2d(x, torch.ones(3, 1, 3, 3), padding=1, activation=activation)
+    assert out.isnan().sum() == 9 and out[0, 1, 3:6, 3:6].isnan().all()
+
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same'")
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    st.integers(0, 2), st.integers(1, 40), st.integers(1, 3), st.integers(1, 24), st.integers(1, 40),
+    st.tuples(st.integers(1, 7), st.integers(1, 7)), pairs, pairs, st.sampled_from((0, 1, 2, 3, "same")),
+    st.sampled_from((torch.float64, torch.float32, torch.bfloat16, torch.float16)), st.sampled_from(LAYOUTS),
+    st.lists(st.booleans(), min_size=3, max_size=3),
+)  # fmt: skip
+def test_agrees_with_conv2d(n, c, m, h, w, kernel, stride, dilation, padding, dtype, layout, need):
+    if padding == "same":
+        stride = (1, 1)
+    pad = 0 if padding == "same" else padding
+    if padding != "same" and any(
+        s + 2 * pad < d * (k - 1) + 1 for s, k, d in zip((h, w), kernel, dilation, strict=True)
+    ):
+        return
+    g = torch.Generator().manual_seed(c * w + h)
+    x = torch.randn(n, c, h, w, generator=g).to(dtype).contiguous(memory_format=layout)
+    weight, bias = torch.randn(c * m, 1, *kernel, generator=g).to(dtype), torch.randn(c * m, generator=g).to(dtype)
+    ours = [t.clone().requires_grad_(needed) for t, needed in zip((x, weight, bias), need, strict=True)]
+    exact = [t.double().requires_grad_(needed) for t, needed in zip((x, weight, bias), need, strict=True)]
+    with _library.kernel_mode():
+        out = ops.depthwise_conv2d(*ours, stride, padding, dilation)
+        wanted = F.conv2d(*exact, stride, padding, dilation, c)
+        assert_close_to(out.detach(), wanted.detach(), reduction=49)
+        if not any(need):
+            return
+        cotangent = torch.randn(out.shape, generator=g).to(dtype)
+        inputs, wide = ([t for t in ts if t.requires_grad] for ts in (ours, exact))
+        grads = torch.autograd.grad(out, inputs, cotangent)
+        exact_grads = torch.autograd.grad(wanted, wide, cotangent.double())
+    for grad, exact_grad in zip(grads, exact_grads, strict=True):
+        assert_close_to(grad, exact_grad, reduction=16 * 49 + out.numel() // c)
+
+
+def test_an_image_without_a_batch():
+    x, weight = torch.randn(3, 6, 7), torch.randn(3, 1, 3, 3)
+    assert torch.equal(ops.depthwise_conv2d(x, weight), ops.depthwise_conv2d(x[None], weight)[0])
+
+
+def test_a_stride_beyond_the_kernels_limit():
+    x, weight = torch.randn(1, 2, 140, 70), torch.randn(2, 1, 3, 3)
+    torch.testing.assert_close(ops.depthwise_conv2d(x, weight, stride=65), F.conv2d(x, weight, stride=65, groups=2))
+
+
+X, W = torch.zeros(1, 4, 5, 6), torch.zeros(4, 1, 3, 3)
+
+
+@pytest.mark.parametrize(
+    "args, error, message",
+    [
+        ((X.int(), W), TypeError, r"expected input of a floating-point dtype, got torch.int32"),
+        ((X, W.double()), TypeError, r"one dtype, got input torch.float32, weight torch.float64"),
+        ((X, W, torch.zeros(4, dtype=torch.half)), TypeError, r"bias torch.float16"),
+        ((X, [1.0]), TypeError, r"expected weight to be a tensor, got list"),
+        ((X[0, 0], W), ValueError, r"input of shape \(5, 6\)"),
+        ((X, W[0]), ValueError, r"weight of shape \(1, 3, 3\)"),
+        ((X, torch.zeros(6, 1, 3, 3)), ValueError, r"\(6, 1, 3, 3\)"),
+        ((X, torch.zeros(4, 2, 3, 3)), ValueError, r"\(4, 2, 3, 3\)"),
+        ((X[:, :0], W), ValueError, r"\(1, 0, 5, 6\)"),
+        ((X, W, torch.zeros(3)), ValueError, r"bias of shape \(4,\), got \(3,\)"),
+        (
+            (X, torch.zeros(4, 1, 6, 3)),
+            ValueError,
+            r"at least as large as the kernel, got input of shape \(1, 4, 5, 6\)",
+        ),
+        ((X, W, None, 0), ValueError, r"stride of at least 1, got 0"),
+        ((X, W, None, 1.5), TypeError, r"expected stride to be an int, got float 1.5"),
+        ((X, W, None, (1, 2, 3)), ValueError, r"stride of one or two numbers, got \(1, 2, 3\)"),
+        ((X, W, None, 1, -1), ValueError, r"padding of at least 0, got -1"),
+        ((X, W, None, 1, "full"), ValueError, r"'same' or 'valid', got 'full'"),
+        ((X, W, None, 2, "same"), ValueError, r"needs a stride of 1, got \(2, 2\)"),
+        ((X, W, None, 1, 0, 0), ValueError, r"dilation of at least 1, got 0"),
+        ((X, W, None, 1, 0, 1, "gelu"), ValueError, r"got 'gelu'"),
+    ],
+)
+def test_bad_input(args, error, message):
+    with pytest.raises(error, match=f"depthwise_conv2d: .*{message}") as info:
+        ops.depthwise_conv2d(*args)
+    assert "\n" not in str(info.value)
+
+
+@pytest.mark.skipif(not _backend.cpu.available, reason="the compiled kernels' own checks")
+@pytest.mark.parametrize(
+    "x, w, bias, stride, padding, dilation, activation",
+    [
+        (X, torch.zeros(6, 1, 3, 3), None, [1, 1], [0] * 4, [1, 1], 0),
+        (X, torch.zeros(4, 1, 9, 3), None, [1, 1], [0] * 4, [1, 1], 0),
+        (X, W.double(), None, [1, 1], [0] * 4, [1, 1], 0),
+        (X, W, torch.zeros(3), [1, 1], [0] * 4, [1, 1], 0),
+        (X, W, None, [0, 1], [0] * 4, [1, 1], 0),
+        (X, W, None, [1, 65], [0] * 4, [1, 1], 0),
+        (X, W, None, [1, 1], [-1, 0, 0, 0], [1, 1], 0),
+        (X, W, None, [1, 1], [0] * 4, [0, 1], 0),
+        (X, W, None, [1, 1], [0] * 4, [2**62, 1], 0),
+        (X, W, None, [1, 1], [0] * 4, [1, 1], 9),
+    ],
+)
+def test_the_kernel_checks_what_it_is_called_with(x, w, bias, stride, padding, dilation, activation):
+    with pytest.raises(RuntimeError):
+        torch.ops.fastcnn.depthwise_conv2d(x, w, bias, stride, padding, dilation, activation)
+
+
+@pytest.mark.skipif(not _backend.cpu.available, reason="the compiled kernels' own checks")
+@pytest.mark.parametrize("grad", [torch.zeros(1, 4, 3, 5), torch.zeros(4, 3, 4), torch.zeros(1, 4, 3, 4).double()])
+def test_the_backward_kernel_checks_its_gradient(grad):
+    with pytest.raises(RuntimeError):
+        torch.ops.fastcnn.depthwise_conv2d_backward(grad, X, W, [1, 1], [0] * 4, [1, 1], True, True, True)
+
+
+class TestLayer:
+    @pytest.mark.parametrize("mode", ["zeros", "reflect"])
+    @pytest.mark.parametrize("padding", [1, "same"])
+    def test_equals_its_twin(self, mode, padding):
+        twin = torch.nn.Conv2d(6, 12, 3, padding=padding, groups=6, padding_mode=mode)
+        ours = fastcnn.nn.DepthwiseConv2d(6, 12, 3, padding=padding, padding_mode=mode)
+        ours.load_state_dict(twin.state_dict(), strict=True)
+        x = torch.randn(2, 6, 9, 8)
+        torch.testing.assert_close(ours(x), twin(x))
+        for layer in (ours, twin):
+            layer(x).square().sum().backward()
+        torch.testing.assert_close(ours.weight.grad, twin.weight.grad, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.bias.grad, twin.bias.grad, rtol=1e-4, atol=1e-4)
+
+    def test_activation_copy_and_repr(self):
+        layer = fastcnn.nn.DepthwiseConv2d(4, 4, 5, stride=2, padding=2, bias=False, activation="silu")
+        x = torch.randn(1, 4, 11, 11)
+        torch.testing.assert_close(layer(x), F.silu(F.conv2d(x, layer.weight, None, 2, 2, groups=4)))
+        assert torch.equal(copy.deepcopy(layer)(x), layer(x))
+        assert "activation=silu" in repr(layer)
+
+    def test_groups_are_the_channels(self):
+        with pytest.raises(ValueError, match="DepthwiseConv2d: expected groups to be in_channels"):
+            fastcnn.nn.DepthwiseConv2d(4, 4, 3, groups=2)
+        with pytest.raises(ValueError, match="activation"):
+            fastcnn.nn.DepthwiseConv2d(4, 4, 3, activation="gelu")
