@@ -37,6 +37,8 @@ def _with_torchvision(*args: Any, scales, sampling_ratio=-1, canonical_scale=224
 
     *features, rois, size = args
     boxes = [rois[rois[:, 0] == i, 1:] for i in range(features[0].size(0))]
+    if not boxes:
+        return features[0].new_empty(0, features[0].size(1), size, size)
     first, last = (int(-torch.tensor(scales[i]).log2().item()) for i in (0, -1))
     mapper = LevelMapper(first, last, canonical_scale, canonical_level)
     return _multiscale_roi_align(features, boxes, (size, size), sampling_ratio, scales, mapper)
