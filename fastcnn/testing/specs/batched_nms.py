@@ -28,10 +28,11 @@ SPEC = OpSpec(
         _case("uniform", 300, 20, image=100.0),
         _case("ties", 200, 3, 0.3, image=150.0, levels=8),
         _case("one class", 300, 1, image=150.0),
-        _case("far class numbers", 300, 5, image=150.0, spread=10**9),
+        # More than 1,000 boxes: for fewer torchvision does not compare classes exactly.
+        _case("far class numbers", 1100, 5, image=300.0, spread=10**9),
         _case("many boxes", 2500, 7, image=400.0),
         _case("threshold 0", 100, 4, 0.0, image=300.0),
-        _case("threshold -1", 50, 4, -1.0),
+        _case("threshold -1", 1100, 4, -1.0),
         _case("one box", 1, 1),
         _case("no boxes", 0, 1),
     ),

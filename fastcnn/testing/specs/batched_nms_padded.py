@@ -29,6 +29,8 @@ def _with_torchvision(boxes, scores, idxs, iou_threshold, size, score_threshold=
     """As torchvision's detectors end: suppression of one image, and its first boxes."""
     if boxes.dim() == 3:
         images = zip(boxes, scores, idxs, strict=True)
+        if not len(boxes):
+            return idxs.new_empty(0, size), idxs.new_empty(0)
         each = [_with_torchvision(*image, iou_threshold, size, score_threshold) for image in images]
         return torch.stack([e[0] for e in each]), torch.stack([e[1] for e in each])
     (suppress,) = torchvision_peer("batched_nms").values()
