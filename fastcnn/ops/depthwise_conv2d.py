@@ -71,18 +71,28 @@ def depthwise_conv2d(
     if activation not in _ACTIVATIONS:
         raise ValueError(f"depthwise_conv2d: expected activation to be one of {_ACTIVATIONS}, got {activation!r}")
     kind = _ACTIVATIONS.index(activation)
-    if max(strides) > _MAX_STRIDE or (_library.mode.name == "auto" and _torch_is_faster(input, kernel, dilations)):
+    if _library.mode.name == "auto" and _torch_is_faster(input, weight, bias, kernel, dilations):
+        low = [top, left] if [top, left] == [bottom, right] else padding
+        result = _FUNCTIONS[kind](F.conv2d(input, weight, bias, strides, low, dilations, shape[1]))
+    elif max(strides) > _MAX_STRIDE:
         result = _reference(input, weight, bias, strides, paddings, dilations, kind)
     else:
         result = _library.call(_op, input, weight, bias, strides, paddings, dilations, kind)
     return result.squeeze(0) if unbatched else result
 
 
-def _torch_is_faster(input: Tensor, kernel: Sequence[int], dilation: list[int]) -> bool:
+def _torch_is_faster(
+    input: Tensor, weight: Tensor, bias: Tensor | None, kernel: Sequence[int], dilation: list[int]
+) -> bool:
     """Whether it measured so: on small planes of a CPU, of which each is too little for a task of ours."""
-    if input.dtype is not torch.float32 or input.device.type != "cpu" or not input.is_contiguous():
+    if input.dtype is not torch.float32 or dilation != [1, 1] or input.device.type != "cpu":
         return False
-    return input.size(2) * input.size(3) <= _SMALL_PLANE and kernel[2:] == (3, 3) and dilation == [1, 1]
+    if not input.is_contiguous() or input.size(2) * input.size(3) > _SMALL_PLANE:
+        return False
+    if kernel[2] == kernel[3] == 3:
+        return True
+    needs_grad = input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
+    return kernel[2] == kernel[3] == 5 and not (needs_grad and torch.is_grad_enabled())
 
 
 def _check_tensors(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -230,7 +240,9 @@ _op = _library.define(
     "int activation) -> Tensor",
     reference=_reference,
     fake=_fake,
-    torch_rule={"CPU": "PyTorch's own kernel for strides over 64, and for 3x3 on NCHW float32 planes up to 14x14"},
+    torch_rule={
+        "CPU": "PyTorch's own kernel for strides over 64, and on NCHW float32 planes up to 14x14 for 3x3, and 5x5 inference"
+    },
     flops=lambda input, weight, *_, out_shape=None, **__: (
         2 * out_shape[0] * out_shape[1] * out_shape[2] * out_shape[3] * weight[2] * weight[3]
     ),
