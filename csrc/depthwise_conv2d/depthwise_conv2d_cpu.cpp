@@ -67,9 +67,15 @@ struct OwnedPlan {
     p.direct = p.channels_last && p.multiplier == 1 && x.dilation == 1 && x.stride <= 2 &&
                (x.kernel == 3 || x.kernel == 5 || x.kernel == 7) && p.taps <= kDirectTaps;
     p.group = kDepthwiseGroup;
-    // Rows of all channels stream best; small images stay in the cache and are shared out by groups.
-    if (p.direct && p.height * p.width * p.channels * int64_t(input.element_size()) >= kGroupedBytes)
+    if (p.direct && p.images > 1) {
+      // Rows of all channels stream best; of images that stay in L2, the rows under a kernel should stay in L1.
+      const int64_t row = p.width * int64_t(input.element_size()), fitting = kPlaneBytes / (p.kernel_h * row);
+      p.group = p.height * row * p.channels >= kGroupedBytes
+                    ? p.channels
+                    : std::max(fitting / kDepthwiseGroup * kDepthwiseGroup, kDepthwiseGroup);
+    } else if (p.direct && p.height * p.width * p.channels * int64_t(input.element_size()) >= kGroupedBytes) {
       p.group = p.channels;
+    }
     if (p.direct)
       p.tile = std::clamp(kDirectBytes / (p.width * p.channels * int64_t(input.element_size()) * y.stride),
                           std::min<int64_t>(4, p.out_height), p.out_height);

@@ -106,6 +106,31 @@ def test_agrees_with_conv2d(n, c, m, h, w, kernel, stride, dilation, padding, dt
         assert_close_to(grad, exact_grad, reduction=16 * 49 + out.numel() // c)
 
 
+@pytest.mark.parametrize(
+    "shape, layout, size, training, routed",
+    [
+        ((2, 3, 14, 14), LAYOUTS[0], 3, True, True),
+        ((2, 3, 14, 14), LAYOUTS[0], 5, True, False),
+        ((2, 3, 14, 14), LAYOUTS[0], 5, False, True),
+        ((2, 3, 15, 15), LAYOUTS[0], 3, False, False),
+        ((2, 3, 14, 14), LAYOUTS[1], 3, False, False),
+        ((4, 128, 32, 32), LAYOUTS[1], 3, False, True),
+        ((4, 128, 32, 32), LAYOUTS[1], 3, True, False),
+        ((4, 128, 32, 32), LAYOUTS[1], 7, False, False),
+    ],
+)
+def test_where_pytorch_is_called(monkeypatch, shape, layout, size, training, routed):
+    called = []
+    call = _library.call
+    monkeypatch.setattr(_library, "call", lambda *args: called.append(args) or call(*args))
+    x = torch.randn(shape).contiguous(memory_format=layout)
+    weight = torch.randn(shape[1], 1, size, size, requires_grad=training)
+    out = ops.depthwise_conv2d(x, weight, padding="same", activation="relu")
+    assert bool(called) != routed
+    wanted = F.conv2d(x, weight, padding="same", groups=shape[1]).relu()
+    torch.testing.assert_close(out, wanted, check_stride=False)
+
+
 def test_an_image_without_a_batch():
     x, weight = torch.randn(3, 6, 7), torch.randn(3, 1, 3, 3)
     assert torch.equal(ops.depthwise_conv2d(x, weight), ops.depthwise_conv2d(x[None], weight)[0])
