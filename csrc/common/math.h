@@ -1,7 +1,8 @@
 #pragma once
 
-// exp and log of vectors of float or double, over their whole range, subnormals, infinities and NaN included. Measured
-// errors, in units in the last place: exp 1.1, the logarithms 2.0. The polynomials interpolate at Chebyshev nodes.
+// Functions of vectors of float or double. exp and log are right over their whole range, subnormals, infinities and NaN
+// included; measured errors, in units in the last place: exp 1.1, the logarithms 2.0. The polynomials interpolate at
+// Chebyshev nodes.
 
 #include <type_traits>
 
@@ -129,6 +130,41 @@ inline V log(V x) {
   const V finite = exponent * M::kLn2High + (2 * s + (atanh_rest(s) + exponent * M::kLn2Low));
   const V special = x == 0 ? V{} - M::kInfinity : x < 0 ? V{} + __builtin_nanf("") : x;
   return (x > 0) & (x <= M::kMax) ? finite : special;
+}
+
+template <typename A, int N>
+inline Vec<A, N> sqrt(Vec<A, N> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof x == 64 && sizeof(A) == 4) return bit_cast<Vec<A, N>>(_mm512_sqrt_ps(bit_cast<__m512>(x)));
+  if constexpr (sizeof x == 64 && sizeof(A) == 8) return bit_cast<Vec<A, N>>(_mm512_sqrt_pd(bit_cast<__m512d>(x)));
+#elif defined(__AVX__)
+  if constexpr (sizeof x == 32 && sizeof(A) == 4) return bit_cast<Vec<A, N>>(_mm256_sqrt_ps(bit_cast<__m256>(x)));
+  if constexpr (sizeof x == 32 && sizeof(A) == 8) return bit_cast<Vec<A, N>>(_mm256_sqrt_pd(bit_cast<__m256d>(x)));
+#endif
+  for (int i = 0; i < N; ++i) x[i] = sizeof(A) == 8 ? __builtin_sqrt(x[i]) : __builtin_sqrtf(x[i]);
+  return x;
+}
+
+// x^(-1/4), for 0 and infinity too.
+template <typename A, int N>
+inline Vec<A, N> inverse_fourth_root(Vec<A, N> x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof x == 64 && sizeof(A) == 4) {
+    // Roots and divisions take three times as long as these estimates, 14 bits each, and one step of third order.
+    const __m512 root = _mm512_rsqrt14_ps(bit_cast<__m512>(x));
+    const Vec<A, N> inverse_root = bit_cast<Vec<A, N>>(root);
+    const Vec<A, N> y = inverse_root * bit_cast<Vec<A, N>>(_mm512_rsqrt14_ps(root));
+    const Vec<A, N> y2 = y * y, error = 1 - x * y2 * y2;
+    return error == error ? y + y * error * (0.25f + 0.15625f * error) : inverse_root;
+  }
+#endif
+  return 1 / sqrt<A, N>(sqrt<A, N>(x));
+}
+
+// x^y for x >= 0, computed in double: a float has its last bit right.
+template <int N>
+inline Vec<float, N> pow_positive(Vec<float, N> x, double y) {
+  return __builtin_convertvector(exp(log(__builtin_convertvector(x, Vec<double, N>)) * y), Vec<float, N>);
 }
 
 }  // namespace

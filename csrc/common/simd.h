@@ -226,6 +226,17 @@ inline void transpose(Vec<A, N> (&rows)[N]) {
   }
 }
 
+// Lane i of the result is the sum of the lanes of rows[i], all added up in the same order.
+template <typename A, int N>
+inline Vec<A, N> sum_lanes(Vec<A, N> (&rows)[N]) {
+  using Lanes = std::make_integer_sequence<int, N>;
+  for (int half = N / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i)
+      rows[i] =
+          interleave<A, N, 0>(rows[i], rows[i + half], Lanes{}) + interleave<A, N, 1>(rows[i], rows[i + half], Lanes{});
+  return rows[0];
+}
+
 }  // namespace
 }  // namespace FASTCNN_ISA
 }  // namespace fastcnn

@@ -1,6 +1,6 @@
 #include "local_response_norm_kernel.h"
 
-#include "../common/vector_math.h"
+#include "../common/math.h"
 
 namespace fastcnn {
 namespace FASTCNN_ISA {

@@ -1,7 +1,7 @@
 #include "linear_kernel.h"
 
 #include "../common/elementwise.h"
-#include "../common/vector_math.h"
+#include "../common/math.h"
 
 namespace fastcnn {
 namespace FASTCNN_ISA {
@@ -78,7 +78,7 @@ inline void outer_rows(Rows<const acc_t<T>> a, Rows<const acc_t<T>> b, int64_t i
 
 template <typename A, int N>
 inline Vec<A, N> sigmoid(Vec<A, N> x) {
-  return 1 / (1 + exp<N>(-x));
+  return 1 / (1 + exp(-x));
 }
 
 }  // namespace

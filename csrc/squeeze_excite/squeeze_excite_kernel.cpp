@@ -1,6 +1,6 @@
 #include "squeeze_excite_kernel.h"
 
-#include "../common/vector_math.h"
+#include "../common/math.h"
 
 namespace fastcnn {
 namespace FASTCNN_ISA {

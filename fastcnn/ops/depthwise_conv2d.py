@@ -12,8 +12,8 @@ from torch._prims_common import suggest_memory_format
 from fastcnn.ops import _checks, _library
 
 _MAX_STRIDE = 64  # As kMaxStride of the kernels.
-_SMALL_PLANE, _TINY_PLANE = 14 * 14, 7 * 7  # Pixels.
-_IN_L3 = (1 << 19, 1 << 22)  # Elements of an input that is past the L2 cache and not yet past L3.
+_SMALL_PLANE = 14 * 14  # Pixels.
+_IN_L2, _IN_L3 = 1 << 18, 1 << 22  # Elements of inputs that these caches hold.
 _ACTIVATIONS = (None, "relu", "relu6", "hardswish", "silu")  # Numbered as in the kernels.
 _FUNCTIONS = (lambda x: x, F.relu, F.relu6, F.hardswish, F.silu)
 
@@ -88,16 +88,15 @@ def _torch_is_faster(
     """Whether it measured so, on a CPU: see the rule in the op's definition."""
     if input.dtype is not torch.float32 or dilation != [1, 1] or input.device.type != "cpu":
         return False
-    size = kernel[2]
-    if size != kernel[3] or size not in (3, 5):
-        return False
-    pixels = input.size(2) * input.size(3)
     training = torch.is_grad_enabled() and (
         input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )
+    size = max(kernel[2], kernel[3])
+    if training and size > 3:
+        return False
     if input.is_contiguous():
-        return pixels <= _SMALL_PLANE and (size == 3 or not training)
-    return not training and pixels > _TINY_PLANE and _IN_L3[0] <= input.numel() < _IN_L3[1]
+        return size == 7 or (size < 7 and input.size(2) * input.size(3) <= _SMALL_PLANE)
+    return input.numel() >= _IN_L2 and (not training or input.numel() < _IN_L3)
 
 
 def _check_tensors(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -246,8 +245,9 @@ _op = _library.define(
     reference=_reference,
     fake=_fake,
     torch_rule={
-        "CPU": "PyTorch's reference for strides over 64; its own kernel in float32 for 3x3 and 5x5 (but not training "
-        "5x5) on NCHW planes up to 14x14, and for 3x3 and 5x5 inference on channels_last inputs of 2 to 16 MB"
+        "CPU": "PyTorch's reference for strides over 64; its own kernel in float32, without dilation, for 3x3 on NCHW "
+        "planes up to 14x14 and channels_last inputs of 1 to 16 MB, and in inference also for 5x5 on such planes, 7x7 "
+        "on NCHW, and all channels_last inputs from 1 MB"
     },
     flops=lambda input, weight, *_, out_shape=None, **__: (
         2 * out_shape[0] * out_shape[1] * out_shape[2] * out_shape[3] * weight[2] * weight[3]

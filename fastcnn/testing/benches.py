@@ -66,10 +66,12 @@ def list_benches(device: str = "cpu") -> list[Bench]:
 def _op_benches(device: str) -> Iterable[Bench]:
     for spec in SPECS.values():
         dtypes = ("float32",) if spec.exact else ("float32", "bfloat16", "float16")
-        layouts = tuple(LAYOUTS) if _takes_images(spec) else ("",)
         directions = (FORWARD, BACKWARD) if spec.gradients else (FORWARD,)
-        for case, dtype, layout, direction in itertools.product(spec.layers, dtypes, layouts, directions):
-            yield Bench("op", spec.name, case.name, dtype, layout, direction, device)
+        takes_images = _takes_images(spec)
+        for case in spec.layers:
+            layouts = tuple(LAYOUTS) if takes_images and case.images else ("",)
+            for dtype, layout, direction in itertools.product(dtypes, layouts, directions):
+                yield Bench("op", spec.name, case.name, dtype, layout, direction, device)
 
 
 def _takes_images(spec: OpSpec) -> bool:

@@ -14,13 +14,15 @@ from torch import Tensor
 class Case:
     """One call: ``make(dtype, device, generator)`` gives the positional arguments, the first being the main tensor.
 
-    `gradcheck` is False where numerical derivatives are wrong (at kinks) or too many.
+    `gradcheck` is False where numerical derivatives are wrong (at kinks) or too many; `images`, of a layer, where its
+    main tensor has no memory format to choose though those of other layers have.
     """
 
     name: str
     make: Callable[[torch.dtype, str, torch.Generator], tuple[Any, ...]]
     kwargs: dict[str, Any] = field(default_factory=dict)
     gradcheck: bool = True
+    images: bool = True
 
 
 @dataclass(frozen=True)

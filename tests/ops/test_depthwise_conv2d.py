@@ -113,10 +113,14 @@ def test_agrees_with_conv2d(n, c, m, h, w, kernel, stride, dilation, padding, dt
         ((2, 3, 14, 14), LAYOUTS[0], 5, True, False),
         ((2, 3, 14, 14), LAYOUTS[0], 5, False, True),
         ((2, 3, 15, 15), LAYOUTS[0], 3, False, False),
+        ((2, 3, 15, 15), LAYOUTS[0], 7, False, True),
+        ((2, 3, 15, 15), LAYOUTS[0], 9, False, False),
         ((2, 3, 14, 14), LAYOUTS[1], 3, False, False),
         ((4, 128, 32, 32), LAYOUTS[1], 3, False, True),
-        ((4, 128, 32, 32), LAYOUTS[1], 3, True, False),
-        ((4, 128, 32, 32), LAYOUTS[1], 7, False, False),
+        ((4, 128, 32, 32), LAYOUTS[1], 3, True, True),
+        ((4, 128, 32, 32), LAYOUTS[1], 7, False, True),
+        ((4, 128, 32, 32), LAYOUTS[1], 7, True, False),
+        ((1, 128, 182, 182), LAYOUTS[1], 3, True, False),
     ],
 )
 def test_where_pytorch_is_called(monkeypatch, shape, layout, size, training, routed):

@@ -16,7 +16,7 @@ def _dense(name: str, *shape: int, soft: bool = False, scale: float = 3, gradche
         y = torch.rand(shape, generator=g, dtype=torch.float64)
         return x, (y if soft else y < 0.2).to(device, dtype)
 
-    return Case(name, make, kwargs, gradcheck)
+    return Case(name, make, kwargs, gradcheck, images=len(shape) == 4)
 
 
 def _classes(name: str, *shape: int, gradcheck: bool = True, **kwargs) -> Case:
@@ -24,7 +24,7 @@ def _classes(name: str, *shape: int, gradcheck: bool = True, **kwargs) -> Case:
         index = torch.randint(-1, max(shape[-1], 0), shape[:-1], generator=g)
         return 3 * normal(*shape)(dtype, device, g), index.to(device)
 
-    return Case(name, make, kwargs, gradcheck)
+    return Case(name, make, kwargs, gradcheck, images=len(shape) == 4)
 
 
 def composite(

@@ -28,7 +28,7 @@ def _case(
         x = 2 * normal(*shape)(dtype, device, g)
         return x, target.to(device), alpha
 
-    return Case(name, make, kwargs, gradcheck)
+    return Case(name, make, kwargs, gradcheck, images=len(shape) == 4)
 
 
 def composite(
