@@ -5,10 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fastcnn.ops import _checks, _library
+from fastcnn.ops import _activations, _checks, _library
 
-_SMALL = 1 << 19  # Elements below which what a call of ours costs more than PyTorch's is not won back.
-_HALF = torch.float16
 _mode = _library.mode
 # What torch.nn.functional.hardsigmoid calls, without its own microseconds.
 _torch, _torch_in_place = torch._C._nn.hardsigmoid, torch._C._nn.hardsigmoid_
@@ -32,7 +30,7 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     PyTorch's kernel is at the speed of memory for most inputs, and where ours is not faster this function calls it: see
     ``fastcnn.report()``.
     """
-    if _mode.name == "auto" and (inplace or _torch_is_as_fast(input)):
+    if _mode.name == "auto" and (inplace or _activations.torch_is_as_fast(input)):
         try:
             return _torch_in_place(input) if inplace else _torch(input)
         except (NotImplementedError, RuntimeError, TypeError):
@@ -42,14 +40,6 @@ def hardsigmoid(input: Tensor, inplace: bool = False) -> Tensor:
     if inplace:
         return input.copy_(_library.call(_op, input))
     return _library.call(_op, input)
-
-
-def _torch_is_as_fast(input: Tensor) -> bool:
-    # The dtype first: it settles most calls, and every tenth of a microsecond here is on top of PyTorch's time.
-    if getattr(input, "dtype", None) is not _HALF or input.numel() < _SMALL or input.device.type != "cpu":
-        return True
-    # What is won in the forward pass is lost again to the bookkeeping of autograd.
-    return input.requires_grad and torch.is_grad_enabled()
 
 
 def _reference(input: Tensor) -> Tensor:
@@ -64,31 +54,4 @@ def _reference_backward(grad: Tensor, input: Tensor) -> Tensor:
     return torch.empty_like(input).copy_(torch.where(inside, grad * (1 / 6), 0))
 
 
-_TORCH_RULE = {
-    "CPU": "PyTorch's own kernel but for large float16 inference",
-    "CUDA": "PyTorch's own kernel, which is at the speed of memory",
-}
-
-_op = _library.define(
-    "hardsigmoid(Tensor input) -> Tensor",
-    reference=_reference,
-    fake=torch.empty_like,
-    torch_rule=_TORCH_RULE,
-)
-_backward_op = _library.define(
-    "hardsigmoid_backward(Tensor grad, Tensor input) -> Tensor",
-    reference=_reference_backward,
-    fake=lambda grad, input: torch.empty_like(input),
-    torch_rule=_TORCH_RULE,
-)
-
-
-def _setup_context(ctx, inputs, output):
-    ctx.save_for_backward(inputs[0])
-
-
-def _backward(ctx, grad):
-    return _library.call_backward(_backward_op, grad, ctx.saved_tensors[0])
-
-
-_library.autograd(_op, _backward, _setup_context)
+_op = _activations.define("hardsigmoid", _reference, _reference_backward)

@@ -9,19 +9,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+KINKS = "kinks, where numerical derivatives are wrong"
+
 
 @dataclass(frozen=True)
 class Case:
     """One call: ``make(dtype, device, generator)`` gives the positional arguments, the first being the main tensor.
 
-    `gradcheck` is False where numerical derivatives are wrong (at kinks) or too many; `images`, of a layer, where its
+    `no_gradcheck` says why numerical derivatives would be wrong, as at kinks; `images` is False for a layer whose
     main tensor has no memory format to choose though those of other layers have.
     """
 
     name: str
     make: Callable[[torch.dtype, str, torch.Generator], tuple[Any, ...]]
     kwargs: dict[str, Any] = field(default_factory=dict)
-    gradcheck: bool = True
+    no_gradcheck: str = ""
     images: bool = True
 
 

@@ -163,8 +163,8 @@ def test_each_gradient_alone(spec, case):
 
 @pytest.mark.parametrize("spec, case", DIFFERENTIABLE)
 def test_gradcheck(spec, case):
-    if not case.gradcheck:
-        pytest.skip("kinks, where numerical derivatives are wrong, or too large to perturb")
+    if case.no_gradcheck:
+        pytest.skip(case.no_gradcheck)
     args, inputs = leaves(spec, arguments(case, torch.float64))
 
     def call(*xs):

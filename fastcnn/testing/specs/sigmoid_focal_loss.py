@@ -10,21 +10,21 @@ from fastcnn import ops
 from fastcnn.testing.spec import Case, OpSpec, normal, reference_of
 
 
-def _dense(name: str, *shape: int, soft: bool = False, scale: float = 3, gradcheck: bool = True, **kwargs) -> Case:
+def _dense(name: str, *shape: int, soft: bool = False, scale: float = 3, **kwargs) -> Case:
     def make(dtype, device, g):
         x = scale * normal(*shape)(dtype, device, g)
         y = torch.rand(shape, generator=g, dtype=torch.float64)
         return x, (y if soft else y < 0.2).to(device, dtype)
 
-    return Case(name, make, kwargs, gradcheck, images=len(shape) == 4)
+    return Case(name, make, kwargs, images=len(shape) == 4)
 
 
-def _classes(name: str, *shape: int, gradcheck: bool = True, **kwargs) -> Case:
+def _classes(name: str, *shape: int, **kwargs) -> Case:
     def make(dtype, device, g):
         index = torch.randint(-1, max(shape[-1], 0), shape[:-1], generator=g)
         return 3 * normal(*shape)(dtype, device, g), index.to(device)
 
-    return Case(name, make, kwargs, gradcheck, images=len(shape) == 4)
+    return Case(name, make, kwargs, images=len(shape) == 4)
 
 
 def composite(
@@ -70,17 +70,17 @@ SPEC = OpSpec(
         _dense("gamma 0", 67, gamma=0.0),
         _dense("gamma 1/2", 67, gamma=0.5),
         _dense("gamma 3", 67, gamma=3.0, scale=1),
-        _dense("several chunks", 2, 19, 33, 31, gradcheck=False),
-        _dense("sum of several chunks", 70, 91, reduction="sum", gradcheck=False),
+        _dense("several chunks", 2, 19, 33, 31),
+        _dense("sum of several chunks", 70, 91, reduction="sum"),
         _dense("empty", 0, 3, 4, 4),
         _dense("scalar"),
         _classes("classes", 37, 19),
         _classes("classes, 4d", 2, 3, 5, 4, gamma=1.0),
         _classes("classes, mean", 9, 80, reduction="mean", ignore_index=-1),
         _classes("classes, sum", 33, 21, reduction="sum", gamma=0.0),
-        _classes("classes, several chunks", 40, 97, ignore_index=-1, gradcheck=False),
+        _classes("classes, several chunks", 40, 97, ignore_index=-1),
         _classes("classes, one", 21, 1),
-        _classes("classes, wider than a chunk", 2, 2500, gradcheck=False),
+        _classes("classes, wider than a chunk", 2, 2500),
         _classes("classes, no rows", 0, 5),
         Case("no classes", lambda d, device, g: (normal(3, 0)(d, device, g), torch.full((3,), -1, device=device))),
     ),
