@@ -15,6 +15,32 @@ void map(const Function& f, T* out, int64_t n, const In*... in) {
   for (int64_t i = 0; i < n; i += lanes) store_some<lanes>(out + i, f(load_some<lanes>(in + i, n - i)...), n - i);
 }
 
+// min(max(x + 3, 0), 6), NaN kept.
+template <typename V>
+inline V shifted_relu6(V x) {
+  V gate = x + 3;
+  gate = gate < 0 ? V{} : gate;
+  return gate > 6 ? V{} + 6 : gate;
+}
+
 }  // namespace
 }  // namespace FASTCNN_ISA
 }  // namespace fastcnn
+
+// Of an op of one tensor: its kernels `op` and `op_backward`, from the functors of its value and its gradient.
+#define FASTCNN_ELEMENTWISE_KERNELS(op, value, gradient)                  \
+  template <typename T>                                                   \
+  void op(const T* in, T* out, int64_t n) {                               \
+    map(value{}, out, n, in);                                             \
+  }                                                                       \
+  template <typename T>                                                   \
+  void op##_backward(const T* grad, const T* in, T* grad_in, int64_t n) { \
+    map(gradient{}, grad_in, n, grad, in);                                \
+  }                                                                       \
+  FASTCNN_ELEMENTWISE_OF(op, float)                                       \
+  FASTCNN_ELEMENTWISE_OF(op, double)                                      \
+  FASTCNN_ELEMENTWISE_OF(op, Half)                                        \
+  FASTCNN_ELEMENTWISE_OF(op, BFloat16)
+#define FASTCNN_ELEMENTWISE_OF(op, T)         \
+  template void op<T>(const T*, T*, int64_t); \
+  template void op##_backward<T>(const T*, const T*, T*, int64_t);

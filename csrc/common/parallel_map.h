@@ -18,3 +18,27 @@ void parallel_map(Kernel* kernel, Tensor& out, const In&... in) {
 }
 
 }  // namespace fastcnn
+
+// Of an op of one tensor, whose kernels are `op` and `op_backward`: the host side of both, registered.
+#define FASTCNN_ELEMENTWISE_CPU(op)                                                                                \
+  namespace fastcnn {                                                                                              \
+  namespace {                                                                                                      \
+  Tensor op##_cpu(const Tensor& input) {                                                                           \
+    Tensor out = torch::stable::empty_like(input);                                                                 \
+    const Tensor x = laid_out_as(input, out);                                                                      \
+    FASTCNN_DISPATCH_FLOATING(x.scalar_type(), #op, parallel_map<scalar_t>(FASTCNN_SELECT(op<scalar_t>), out, x)); \
+    return out;                                                                                                    \
+  }                                                                                                                \
+  Tensor op##_backward_cpu(const Tensor& grad, const Tensor& input) {                                              \
+    Tensor out = torch::stable::empty_like(input);                                                                 \
+    const Tensor x = laid_out_as(input, out), g = laid_out_as(grad, out);                                          \
+    FASTCNN_DISPATCH_FLOATING(x.scalar_type(), #op "_backward",                                                    \
+                              parallel_map<scalar_t>(FASTCNN_SELECT(op##_backward<scalar_t>), out, g, x));         \
+    return out;                                                                                                    \
+  }                                                                                                                \
+  }                                                                                                                \
+  }                                                                                                                \
+  STABLE_TORCH_LIBRARY_IMPL(fastcnn, CPU, m) {                                                                     \
+    m.impl(#op, TORCH_BOX(&fastcnn::op##_cpu));                                                                    \
+    m.impl(#op "_backward", TORCH_BOX(&fastcnn::op##_backward_cpu));                                               \
+  }

@@ -10,10 +10,7 @@ namespace {
 struct Value {
   template <typename V>
   V operator()(V x) const {
-    V gate = x + 3;
-    gate = gate < 0 ? V{} : gate;
-    gate = gate > 6 ? V{} + 6 : gate;
-    return x * gate / 6;
+    return x * shifted_relu6(x) / 6;
   }
 };
 
@@ -28,23 +25,7 @@ struct Gradient {
 
 }  // namespace
 
-template <typename T>
-void hardswish(const T* in, T* out, int64_t n) {
-  map(Value{}, out, n, in);
-}
-
-template <typename T>
-void hardswish_backward(const T* grad, const T* in, T* grad_in, int64_t n) {
-  map(Gradient{}, grad_in, n, grad, in);
-}
-
-#define INSTANTIATE(T)                               \
-  template void hardswish<T>(const T*, T*, int64_t); \
-  template void hardswish_backward<T>(const T*, const T*, T*, int64_t);
-INSTANTIATE(float)
-INSTANTIATE(double)
-INSTANTIATE(Half)
-INSTANTIATE(BFloat16)
+FASTCNN_ELEMENTWISE_KERNELS(hardswish, Value, Gradient)
 
 }  // namespace FASTCNN_ISA
 }  // namespace fastcnn

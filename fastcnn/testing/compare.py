@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -28,3 +31,10 @@ def assert_close_to(actual: Tensor, exact: Tensor, *, reduction: int = 1, what: 
         equal_nan=True,
         msg=lambda text: f"{what}: {text}",
     )
+
+
+def value_and_grad(function: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+    """``function(x, ...)`` and the gradient of its sum in `x`, which is copied."""
+    leaf = x.detach().clone().requires_grad_()
+    out = function(leaf, *args, **kwargs)
+    return out.detach(), torch.autograd.grad(out.sum(), leaf)[0]

@@ -12,18 +12,12 @@ from hypothesis import strategies as st
 from fastcnn import nn as fnn
 from fastcnn import ops, reference_mode
 from fastcnn.ops import _library
-from fastcnn.testing.compare import assert_close_to
+from fastcnn.testing.compare import assert_close_to, value_and_grad
 from fastcnn.testing.specs.sigmoid_focal_loss import composite
 
 MODES = [_library.kernel_mode, reference_mode]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 INF, NAN = math.inf, math.nan
-
-
-def grad_of(function, x, *args, **kwargs):
-    leaf = x.detach().clone().requires_grad_()
-    out = function(leaf, *args, **kwargs)
-    return out.detach(), torch.autograd.grad(out.sum(), leaf)[0]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -49,7 +43,7 @@ class TestValues:
         x = torch.tensor([1e4, -1e4, 1e4, -1e4, 6e4, -6e4, 6e4, -6e4]).to(dtype)
         y = torch.tensor([1.0, 0, 0, 1, 1, 0, 0, 1]).to(dtype)
         with mode():
-            loss, grad = grad_of(ops.sigmoid_focal_loss, x, y, 0.5, gamma)
+            loss, grad = value_and_grad(ops.sigmoid_focal_loss, x, y, 0.5, gamma)
         wrong = torch.tensor([0.0, 0, 1, 1, 0, 0, 1, 1]).to(dtype)
         torch.testing.assert_close(loss, wrong * x.abs() / 2)
         torch.testing.assert_close(grad, wrong * x.sign() / 2)
@@ -78,8 +72,10 @@ class TestValues:
         one_hot = F.one_hot(torch.where(index < 0, 11, index), 12)[..., :11].float()
         with mode():
             for dtype in (torch.int64, torch.int32, torch.int8):
-                actual = grad_of(ops.sigmoid_focal_loss, x, index.to(dtype), reduction=reduction)
-                torch.testing.assert_close(actual, grad_of(ops.sigmoid_focal_loss, x, one_hot, reduction=reduction))
+                actual = value_and_grad(ops.sigmoid_focal_loss, x, index.to(dtype), reduction=reduction)
+                torch.testing.assert_close(
+                    actual, value_and_grad(ops.sigmoid_focal_loss, x, one_hot, reduction=reduction)
+                )
 
     @pytest.mark.parametrize("ignored", [-100, -1, 2, 255])
     def test_ignored_rows_do_not_count(self, mode, ignored):
@@ -90,8 +86,8 @@ class TestValues:
         x[drop] = NAN
         with mode():
             for reduction in ("mean", "sum"):
-                loss, grad = grad_of(ops.sigmoid_focal_loss, x, index, reduction=reduction, ignore_index=ignored)
-                kept = grad_of(ops.sigmoid_focal_loss, x[~drop], index[~drop], reduction=reduction)
+                loss, grad = value_and_grad(ops.sigmoid_focal_loss, x, index, reduction=reduction, ignore_index=ignored)
+                kept = value_and_grad(ops.sigmoid_focal_loss, x[~drop], index[~drop], reduction=reduction)
                 torch.testing.assert_close((loss, grad[~drop]), kept)
             losses = ops.sigmoid_focal_loss(x, index, ignore_index=ignored)
         assert torch.equal(grad[drop], torch.zeros_like(grad[drop]))
@@ -113,7 +109,7 @@ class TestValues:
         x, y = torch.randn(8), torch.rand(8)
         with mode():
             for dtype in (torch.bfloat16, torch.float64):
-                loss, grad = grad_of(ops.sigmoid_focal_loss, x.to(dtype), y)
+                loss, grad = value_and_grad(ops.sigmoid_focal_loss, x.to(dtype), y)
                 assert loss.dtype == torch.promote_types(dtype, torch.float32)
                 assert grad.dtype == dtype
 
@@ -175,9 +171,9 @@ def test_is_the_reference_in_float64(shape, dtype, layout, alpha, gamma, reducti
         y = torch.rand(x.shape, generator=g).to(dtype)
         y = y.round() if targets == "hard" else y
         wide = y.double()
-    loss, grad = grad_of(ops.sigmoid_focal_loss, x, y, alpha, gamma, reduction)
+    loss, grad = value_and_grad(ops.sigmoid_focal_loss, x, y, alpha, gamma, reduction)
     with reference_mode():
-        exact, exact_grad = grad_of(ops.sigmoid_focal_loss, x.double(), wide, alpha, gamma, reduction)
+        exact, exact_grad = value_and_grad(ops.sigmoid_focal_loss, x.double(), wide, alpha, gamma, reduction)
     assert loss.dtype == grad.dtype == dtype
     assert_close_to(loss, exact, reduction=16)
     assert_close_to(grad, exact_grad, reduction=16)
@@ -196,9 +192,9 @@ def test_indices_are_composites(rows, classes, ignore, seed):
     g = torch.Generator().manual_seed(seed)
     x = 2 * torch.randn(rows, classes, generator=g)
     index = torch.randint(-1, classes, (rows,), generator=g)
-    ours = grad_of(ops.sigmoid_focal_loss, x, index, ignore_index=ignore)
+    ours = value_and_grad(ops.sigmoid_focal_loss, x, index, ignore_index=ignore)
     one_hot = F.one_hot(torch.where(index < 0, classes, index), classes + 1)[:, :classes].float()
-    theirs = grad_of(lambda x: torch.where((index == ignore)[:, None], 0, composite(x, one_hot)), x)
+    theirs = value_and_grad(lambda x: torch.where((index == ignore)[:, None], 0, composite(x, one_hot)), x)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
@@ -257,7 +253,7 @@ def test_module():
     assert not layer.state_dict()
     x, index = torch.randn(4, 5), torch.tensor([0, -1, 4, 2])
     for module in (layer, copy.deepcopy(layer)):
-        actual = grad_of(module, x, index)
-        torch.testing.assert_close(actual, grad_of(ops.sigmoid_focal_loss, x, index, 0.5, 1.5, "sum", -1))
+        actual = value_and_grad(module, x, index)
+        torch.testing.assert_close(actual, value_and_grad(ops.sigmoid_focal_loss, x, index, 0.5, 1.5, "sum", -1))
     with pytest.raises(ValueError, match=r"^SigmoidFocalLoss: expected reduction 'none', 'mean' or 'sum', got 'all'$"):
         fnn.SigmoidFocalLoss(reduction="all")

@@ -12,17 +12,11 @@ from hypothesis import strategies as st
 from fastcnn import nn as fnn
 from fastcnn import ops, reference_mode
 from fastcnn.ops import _library
-from fastcnn.testing.compare import assert_close_to
+from fastcnn.testing.compare import assert_close_to, value_and_grad
 
 MODES = [_library.kernel_mode, reference_mode]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 INF, NAN = math.inf, math.nan
-
-
-def grad_of(function, x, *args, **kwargs):
-    leaf = x.detach().clone().requires_grad_()
-    out = function(leaf, *args, **kwargs)
-    return out.detach(), torch.autograd.grad(out.sum(), leaf)[0]
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -43,8 +37,8 @@ class TestValues:
         classes = shape[1] if len(shape) > 1 else shape[0]
         targets = torch.randint(classes, size, generator=g)
         with mode():
-            actual = grad_of(ops.softmax_focal_loss, x, targets, gamma=0, reduction=reduction, ignore_index=1)
-        expected = grad_of(F.cross_entropy, x, targets, reduction=reduction, ignore_index=1)
+            actual = value_and_grad(ops.softmax_focal_loss, x, targets, gamma=0, reduction=reduction, ignore_index=1)
+        expected = value_and_grad(F.cross_entropy, x, targets, reduction=reduction, ignore_index=1)
         torch.testing.assert_close(actual, expected, equal_nan=True)
 
     def test_two_classes_are_the_sigmoids(self, mode):
@@ -65,7 +59,7 @@ class TestValues:
     def test_huge_logits(self, mode, dtype, gamma):
         x = torch.tensor([[1e4, -1e4, 0], [1e4, -1e4, 0], [3e4, 3e4, -3e4]]).to(dtype)
         with mode():
-            loss, grad = grad_of(ops.softmax_focal_loss, x, torch.tensor([0, 1, 2]), None, gamma)
+            loss, grad = value_and_grad(ops.softmax_focal_loss, x, torch.tensor([0, 1, 2]), None, gamma)
         torch.testing.assert_close(loss, torch.tensor([0.0, 2e4, 6e4 + math.log(2)], dtype=torch.float64).to(dtype))
         expected = torch.tensor([[0.0, 0, 0], [1, -1, 0], [0.5, 0.5, -1]]).to(dtype)
         torch.testing.assert_close(grad, expected)
@@ -75,8 +69,8 @@ class TestValues:
         """A logit of -inf is a probability of 0, as in cross_entropy."""
         x = torch.tensor([[0.0, -INF, 1.0]] * 2)
         with mode():
-            loss, grad = grad_of(ops.softmax_focal_loss, x, torch.tensor([0, 1]), None, gamma)
-            less = grad_of(ops.softmax_focal_loss, x[:1, [0, 2]], torch.tensor([0]), None, gamma)
+            loss, grad = value_and_grad(ops.softmax_focal_loss, x, torch.tensor([0, 1]), None, gamma)
+            less = value_and_grad(ops.softmax_focal_loss, x[:1, [0, 2]], torch.tensor([0]), None, gamma)
         torch.testing.assert_close((loss[:1], grad[:1, [0, 2]]), less)
         assert grad[0, 1] == 0
         assert loss[1] == INF
@@ -88,7 +82,7 @@ class TestValues:
         x[1, 2, 3] = NAN
         targets = torch.zeros(3, 5, dtype=torch.int64)
         with mode():
-            loss, grad = grad_of(ops.softmax_focal_loss, x, targets)
+            loss, grad = value_and_grad(ops.softmax_focal_loss, x, targets)
         assert loss.isnan().nonzero().tolist() == [[1, 3]]
         assert grad.isnan().any(1).nonzero().tolist() == [[1, 3]]
 
@@ -106,8 +100,8 @@ class TestValues:
         with mode():
             for reduction in ("mean", "sum", "none"):
                 options = {"reduction": reduction, "ignore_index": ignored}
-                loss, grad = grad_of(ops.softmax_focal_loss, x, targets, weights, **options)
-                less, less_grad = grad_of(ops.softmax_focal_loss, *kept, reduction=reduction)
+                loss, grad = value_and_grad(ops.softmax_focal_loss, x, targets, weights, **options)
+                less, less_grad = value_and_grad(ops.softmax_focal_loss, *kept, reduction=reduction)
                 torch.testing.assert_close(loss[~drop] if reduction == "none" else loss, less)
                 torch.testing.assert_close(grad.movedim(1, -1)[~drop], less_grad)
                 assert not grad.movedim(1, -1)[drop].any()
@@ -135,8 +129,8 @@ class TestValues:
 def test_a_probable_target_keeps_its_accuracy():
     """log p_t and 1 - p_t of p_t = 1 - 2e-9, which float32 rounds to 1."""
     x = torch.tensor([[20.0, 0.0]])
-    loss, grad = grad_of(ops.softmax_focal_loss, x, torch.tensor([0]))
-    exact, exact_grad = grad_of(ops.softmax_focal_loss, x.double(), torch.tensor([0]))
+    loss, grad = value_and_grad(ops.softmax_focal_loss, x, torch.tensor([0]))
+    exact, exact_grad = value_and_grad(ops.softmax_focal_loss, x.double(), torch.tensor([0]))
     torch.testing.assert_close((loss.double(), grad.double()), (exact, exact_grad), rtol=1e-5, atol=0)
 
 
@@ -172,9 +166,9 @@ def test_is_the_reference_in_float64(shape, dims, dtype, layout, gamma, reductio
     targets.view(-1)[:1] = 0
     alpha = torch.rand(shape[1], generator=g) if weighted else None
     args = (targets, alpha, gamma, reduction, -1)
-    loss, grad = grad_of(ops.softmax_focal_loss, x, *args)
+    loss, grad = value_and_grad(ops.softmax_focal_loss, x, *args)
     with reference_mode():
-        exact, exact_grad = grad_of(ops.softmax_focal_loss, x.double(), *args)
+        exact, exact_grad = value_and_grad(ops.softmax_focal_loss, x.double(), *args)
     assert loss.dtype == grad.dtype == dtype
     assert_close_to(loss, exact, reduction=16)
     assert_close_to(grad, exact_grad, reduction=16)
@@ -237,8 +231,10 @@ def test_module():
     assert layer.double().alpha.dtype == torch.float64
     x, targets = torch.randn(4, 3), torch.tensor([0, 255, 2, 1])
     for module in (layer, copy.deepcopy(layer)):
-        actual = grad_of(module, x, targets)
-        torch.testing.assert_close(actual, grad_of(ops.softmax_focal_loss, x, targets, weights, 1.0, "mean", 255))
+        actual = value_and_grad(module, x, targets)
+        torch.testing.assert_close(
+            actual, value_and_grad(ops.softmax_focal_loss, x, targets, weights, 1.0, "mean", 255)
+        )
     assert repr(fnn.SoftmaxFocalLoss(0.5)).startswith("SoftmaxFocalLoss(alpha=0.5, gamma=2.0, reduction='none'")
     with pytest.raises(ValueError, match=r"^SoftmaxFocalLoss: expected reduction 'none', 'mean' or 'sum', got 'all'$"):
         fnn.SoftmaxFocalLoss(reduction="all")
