@@ -191,117 +191,121 @@ void backward_group(const T* grad, const T* x, const T* weight, T* grad_x, acc_t
             s.sums[(i / lanes * stored + m * (p.taps + 1) + t) * lanes + i % lanes];
 }
 
-// Taps of a phase of rows and columns, last to first: as the gradient of the input meets them.
-inline int64_t phase_taps(const DepthwisePlan& p, int64_t phase_y, int64_t phase_x, int64_t* order) {
-  int64_t taps = 0;
-  for (int64_t y = p.kernel_h - 1; y >= 0; --y)
-    for (int64_t x = p.kernel_w - 1; x >= 0; --x)
-      if (y % p.stride_h == phase_y && x % p.stride_w == phase_x) order[taps++] = y * p.kernel_w + x;
-  return taps;
+// Where taps go that are taken phase by phase of rows and columns, and within a phase last to first, as the gradient of
+// the input meets them.
+inline void place_taps(const DepthwisePlan& p, int64_t* place) {
+  int64_t at = 0;
+  for (int64_t phase_y = 0; phase_y < p.stride_h; ++phase_y)
+    for (int64_t phase_x = 0; phase_x < p.stride_w; ++phase_x)
+      for (int64_t y = p.kernel_h - 1; y >= 0; --y)
+        for (int64_t x = p.kernel_w - 1; x >= 0; --x)
+          if (y % p.stride_h == phase_y && x % p.stride_w == phase_x) place[y * p.kernel_w + x] = at++;
 }
 
-// Row y of the gradient of the input, for n channels. weights: for all channels of a block, phase by phase.
+// Row y of the gradient of the input.
 template <typename T>
-void direct_grad_row(const T* grad, const acc_t<T>* weights, T* out, int64_t n, const DepthwisePlan& p, int64_t y) {
-  constexpr int64_t lanes = kLanes<acc_t<T>>, whole = kDirectVectors * lanes;
+void direct_grad_row(const T* grad, const acc_t<T>* weights, T* out, const DepthwisePlan& p, int64_t y) {
+  constexpr int64_t lanes = kLanes<acc_t<T>>;
   const int64_t padded = y + p.pad_top, phase_y = padded % p.stride_h;
   const int64_t kernel_rows = (p.kernel_h - phase_y + p.stride_h - 1) / p.stride_h;
   const int64_t top = padded / p.stride_h - kernel_rows + 1;  // The row of grad that the packed kernel's first meets.
   const int64_t begin = top < 0 ? -top : 0;
   const int64_t end = p.out_height - top < kernel_rows ? p.out_height - top : kernel_rows;
   int64_t before = 0;  // Taps of earlier phases.
+  for (int64_t earlier = 0; earlier < phase_y; ++earlier)
+    before += p.kernel_w * ((p.kernel_h - earlier + p.stride_h - 1) / p.stride_h);
   for (int64_t phase_x = 0; phase_x < p.stride_w; ++phase_x) {
     const int64_t columns = (p.kernel_w - phase_x + p.stride_w - 1) / p.stride_w;
     const int64_t x = (phase_x + p.stride_w - p.pad_left % p.stride_w) % p.stride_w;  // The first pixel of the phase.
-    int64_t skipped = before;
-    for (int64_t earlier = 0; earlier < phase_y; ++earlier)
-      skipped += p.kernel_w * ((p.kernel_h - earlier + p.stride_h - 1) / p.stride_h);
+    const DirectRow<T> row{grad + (top + begin) * p.out_width * p.step,
+                           end > begin ? end - begin : 0,
+                           p.out_width * p.step,
+                           p.out_width,
+                           p.step,
+                           (x + p.pad_left) / p.stride_w - columns + 1,
+                           weights + (before + begin * columns) * lanes,
+                           p.taps * lanes,
+                           out + (y * p.width + x) * p.channels,
+                           p.width > x ? (p.width - x + p.stride_w - 1) / p.stride_w : 0,
+                           p.stride_w * p.channels,
+                           p.channels};
+    direct_function<T>(columns, 1)(row, nullptr, Activation::none);
     before += kernel_rows * columns;
-    DirectRow<T> row{grad + (top + begin) * p.out_width * p.channels,
-                     end > begin ? end - begin : 0,
-                     p.out_width * p.channels,
-                     p.out_width,
-                     p.channels,
-                     (x + p.pad_left) / p.stride_w - columns + 1,
-                     nullptr,
-                     out + (y * p.width + x) * p.channels,
-                     p.width > x ? (p.width - x + p.stride_w - 1) / p.stride_w : 0,
-                     p.stride_w * p.channels};
-    const auto function = direct_function<T>(columns, 1, whole), tail_function = direct_function<T>(columns, 1, 1);
-    for (int64_t c = 0, block; c < n; c += block, row.in += block, row.out += block) {
-      block = direct_channels<T>(n - c);
-      row.weight = weights + c * p.taps + (skipped + begin * columns) * (block == whole ? whole : lanes);
-      (block == whole ? function : tail_function)(row, block, nullptr, Activation::none);
-    }
   }
 }
 
 // Adds what row r of the gradient of the output gives to the gradients of weights and biases.
 template <typename T>
-void direct_correlate(const T* grad, const T* x, acc_t<T>* sums, int64_t n, const DepthwisePlan& p, int64_t r) {
-  using A = acc_t<T>;
-  constexpr int64_t lanes = kLanes<A>, whole = kDirectVectors * lanes;
-  const int64_t top = r * p.stride_h - p.pad_top, row_step = p.width * p.channels;
-  const T* from = grad + r * p.out_width * p.channels;
-  DirectRow<T> row{x, 1, row_step, p.width, p.channels, -p.pad_left, nullptr, nullptr, p.out_width, p.channels};
-  const auto function = correlate_function<T>(p.kernel_w, p.stride_w, whole);
-  const auto tail_function = correlate_function<T>(p.kernel_w, p.stride_w, 1);
-  for (int64_t c = 0, block; c < n; c += block) {
-    block = direct_channels<T>(n - c);
-    const int64_t width = block == whole ? whole : lanes;
-    A* to = sums + c * (p.taps + 1);
-    for (int64_t k = 0; k < p.kernel_h; ++k) {
-      if (top + k < 0 || top + k >= p.height) continue;
-      row.in = x + (top + k) * row_step + c;
-      (block == whole ? function : tail_function)(row, from + c, block, to + k * p.kernel_w * width);
-    }
-    if (!p.sums_bias) continue;
-    to += p.taps * width;
-    for (int64_t i = 0; i < block; i += lanes) {
-      auto sum = load<lanes>(to + i);
-      for (int64_t ox = 0; ox < p.out_width; ++ox) sum += load_some<lanes>(from + ox * p.channels + c + i, block - i);
-      store<lanes>(to + i, sum);
-    }
-  }
+void direct_correlate(const T* grad, const T* x, acc_t<T>* sums, const DepthwisePlan& p, int64_t r) {
+  constexpr int64_t lanes = kLanes<acc_t<T>>;
+  const int64_t top = r * p.stride_h - p.pad_top, row_step = p.width * p.step;
+  const int64_t begin = top < 0 ? -top : 0, end = p.height - top < p.kernel_h ? p.height - top : p.kernel_h;
+  const DirectRow<T> row{x + (top + begin) * row_step,
+                         end > begin ? end - begin : 0,
+                         row_step,
+                         p.width,
+                         p.step,
+                         -p.pad_left,
+                         nullptr,
+                         (p.taps + 1) * lanes,
+                         nullptr,
+                         p.out_width,
+                         p.step,
+                         p.channels};
+  correlate_function<T>(p.kernel_w, p.stride_w)(row, grad + r * p.out_width * p.step, sums + begin * p.kernel_w * lanes,
+                                                p.sums_bias ? sums + p.taps * lanes : nullptr);
 }
 
 template <typename T>
 void backward_direct(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial, const DepthwisePlan& p,
-                     int64_t group, int64_t begin, int64_t end, acc_t<T>* scratch) {
-  using A = acc_t<T>;
-  constexpr int64_t lanes = kLanes<A>, whole = kDirectVectors * lanes;
+                     int64_t begin, int64_t end, acc_t<T>* weights) {
   const int64_t in_image = p.height * p.width * p.channels, out_image = p.out_height * p.out_width * p.channels;
-  const int64_t tiles = (p.rows + p.tile - 1) / p.tile, c = group * p.group;
-  const int64_t n = p.channels - c < p.group ? p.channels - c : p.group;
-  const int64_t width = (n + whole - 1) / whole * whole;
-  A *weights = scratch, *sums = scratch + width * p.taps;
-  zero(sums, width * (p.taps + 1));
-  int64_t order[kDirectTaps];
-  for (int64_t i = 0, block; i < n; i += block) {
-    block = direct_channels<T>(n - i);
-    A* to = weights + i * p.taps;
-    for (int64_t phase = 0; phase < p.stride_h * p.stride_w; ++phase) {
-      const int64_t taps = phase_taps(p, phase / p.stride_w, phase % p.stride_w, order);
-      pack_direct_weights(weight + (c + i) * p.taps, block, p.taps, order, taps, to);
-      to += taps * (block == whole ? whole : lanes);
-    }
-  }
+  const int64_t tiles = (p.rows + p.tile - 1) / p.tile;
+  int64_t place[kDirectTaps];
+  place_taps(p, place);
+  if (grad_x != nullptr) pack_direct_weights(weight, p.channels, p.taps, place, weights);
+  if (partial != nullptr) zero(partial, depthwise_sums(p));
+  T* const x_stage = reinterpret_cast<T*>(weights + depthwise_direct_weights(p));
+  T* const grad_stage = reinterpret_cast<T*>(weights + depthwise_direct_weights(p) + depthwise_staged(p));
   for (int64_t unit = begin; unit < end; ++unit) {
     const int64_t image = unit / tiles, tile = unit % tiles;
-    const T* g = grad + image * out_image + c;
+    const int64_t first = p.height * tile / tiles, last = p.height * (tile + 1) / tiles;          // Rows of the input,
+    const int64_t top = p.out_height * tile / tiles, bottom = p.out_height * (tile + 1) / tiles;  // of the output.
+    const int64_t above = (first + p.pad_top) / p.stride_h - p.reach_h;
+    const int64_t below = (last - 1 + p.pad_top) / p.stride_h + 1;
+    const T* g = stage_rows(grad + image * out_image, above < top ? above : top, below > bottom ? below : bottom,
+                            p.out_height, p.out_width, p.channels, p.step, grad_stage);
     if (grad_x != nullptr)
-      for (int64_t y = p.height * tile / tiles; y < p.height * (tile + 1) / tiles; ++y)
-        direct_grad_row(g, weights, grad_x + image * in_image + c, n, p, y);
-    if (partial != nullptr)
-      for (int64_t r = p.out_height * tile / tiles; r < p.out_height * (tile + 1) / tiles; ++r)
-        direct_correlate(g, x + image * in_image + c, sums, n, p, r);
+      for (int64_t y = first; y < last; ++y) direct_grad_row(g, weights, grad_x + image * in_image, p, y);
+    if (partial == nullptr) continue;
+    const int64_t under = (bottom - 1) * p.stride_h - p.pad_top + p.kernel_h;
+    const T* in = stage_rows(x + image * in_image, top * p.stride_h - p.pad_top, under, p.height, p.width, p.channels,
+                             p.step, x_stage);
+    for (int64_t r = top; r < bottom; ++r) direct_correlate(g, in, partial, p, r);
   }
-  if (partial == nullptr) return;
-  for (int64_t i = 0, block; i < n; i += block) {
-    block = direct_channels<T>(n - i);
-    for (int64_t j = 0; j < block; ++j)
-      for (int64_t t = 0; t <= p.taps; ++t)
-        partial[(c + i + j) * (p.taps + 1) + t] = sums[i * (p.taps + 1) + t * (block == whole ? whole : lanes) + j];
+}
+
+// depthwise_reduce of what backward_direct leaves: sums of vectors of channels.
+template <typename T>
+void reduce_direct(const acc_t<T>* partial, int64_t chunks, const DepthwisePlan& p, T* grad_weight, T* grad_bias,
+                   int64_t begin, int64_t end) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>;
+  const auto total = [&](int64_t vector) {
+    Vec<A, lanes> sum = {};
+    for (int64_t chunk = 0; chunk < chunks; ++chunk)
+      sum += load<lanes>(partial + chunk * depthwise_sums(p) + vector * lanes);
+    return sum;
+  };
+  for (int64_t c = begin; c < end; c += lanes) {
+    const int64_t first = c / lanes * (p.taps + 1), n = end - c < lanes ? end - c : lanes;
+    for (int64_t t = 0; grad_weight != nullptr && t < p.taps; t += lanes) {
+      Vec<A, lanes> rows[lanes] = {};
+      for (int64_t i = 0; i < lanes && t + i < p.taps; ++i) rows[i] = total(first + t + i);
+      transpose<A, lanes>(rows);
+      for (int64_t i = 0; i < n; ++i) store_some<lanes>(grad_weight + (c + i) * p.taps + t, rows[i], p.taps - t);
+    }
+    if (grad_bias != nullptr) store_some<lanes>(grad_bias + c, total(first + p.taps), n);
   }
 }
 
@@ -311,7 +315,7 @@ template <typename T>
 void depthwise_backward(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial,
                         const DepthwisePlan& plan, int64_t group, int64_t begin, int64_t end, acc_t<T>* scratch) {
   if (plan.direct)
-    backward_direct(grad, x, weight, grad_x, partial, plan, group, begin, end, scratch);
+    backward_direct(grad, x, weight, grad_x, partial, plan, begin, end, scratch);
   else if (plan.channels_last)
     backward_group(grad, x, weight, grad_x, partial, plan, group, begin, end, scratch);
   else
@@ -319,17 +323,17 @@ void depthwise_backward(const T* grad, const T* x, const T* weight, T* grad_x, a
 }
 
 template <typename T>
-void depthwise_reduce(const acc_t<T>* partial, int64_t chunks, int64_t channels, int64_t taps, T* grad_weight,
-                      T* grad_bias, int64_t begin, int64_t end) {
+void depthwise_reduce(const acc_t<T>* partial, int64_t chunks, const DepthwisePlan& p, T* grad_weight, T* grad_bias,
+                      int64_t begin, int64_t end) {
+  if (p.direct) return reduce_direct(partial, chunks, p, grad_weight, grad_bias, begin, end);
   using A = acc_t<T>;
-  const int64_t stride = channels * (taps + 1);
   for (int64_t c = begin; c < end; ++c) {
-    for (int64_t t = 0; t <= taps; ++t) {
-      const A* at = partial + c * (taps + 1) + t;
+    for (int64_t t = 0; t <= p.taps; ++t) {
+      const A* at = partial + c * (p.taps + 1) + t;
       Vec<A, 1> sum = {};
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += at[chunk * stride];
-      if (t < taps && grad_weight != nullptr) store<1>(grad_weight + c * taps + t, sum);
-      if (t == taps && grad_bias != nullptr) store<1>(grad_bias + c, sum);
+      for (int64_t chunk = 0; chunk < chunks; ++chunk) sum += at[chunk * depthwise_sums(p)];
+      if (t < p.taps && grad_weight != nullptr) store<1>(grad_weight + c * p.taps + t, sum);
+      if (t == p.taps && grad_bias != nullptr) store<1>(grad_bias + c, sum);
     }
   }
 }
@@ -337,7 +341,7 @@ void depthwise_reduce(const acc_t<T>* partial, int64_t chunks, int64_t channels,
 #define INSTANTIATE(T)                                                                                            \
   template void depthwise_backward<T>(const T*, const T*, const T*, T*, acc_t<T>*, const DepthwisePlan&, int64_t, \
                                       int64_t, int64_t, acc_t<T>*);                                               \
-  template void depthwise_reduce<T>(const acc_t<T>*, int64_t, int64_t, int64_t, T*, T*, int64_t, int64_t);
+  template void depthwise_reduce<T>(const acc_t<T>*, int64_t, const DepthwisePlan&, T*, T*, int64_t, int64_t);
 INSTANTIATE(float)
 INSTANTIATE(double)
 INSTANTIATE(Half)

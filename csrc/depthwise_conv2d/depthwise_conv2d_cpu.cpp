@@ -14,7 +14,8 @@ constexpr int64_t kTaskWork = 1 << 19;  // Products, and as many again for movin
 constexpr int64_t kMovedPerCell = 16;
 constexpr int64_t kMaxStride = 64, kMaxSize = int64_t(1) << 31;
 // What a tile's copy of the input may take, so that it is still in L1 (planes) or L2 (groups) when it is read.
-constexpr int64_t kPlaneBytes = 24 << 10, kGroupBytes = 100 << 10, kDirectBytes = 128 << 10, kGroupedBytes = 700 << 10;
+constexpr int64_t kPlaneBytes = 24 << 10, kGroupBytes = 100 << 10, kDirectBytes = 128 << 10, kStagedBytes = 300 << 10;
+constexpr int64_t kCacheSetBytes = 2048;  // Pixels this far apart, or a multiple, crowd a few sets of L1.
 
 struct Axis {
   int64_t in, kernel, stride, low, high, dilation, out;
@@ -66,19 +67,15 @@ struct OwnedPlan {
     p.tile = packed_tile = std::min(p.out_height, std::max({fitting, 2 * p.reach_h, int64_t(4)}));
     p.direct = p.channels_last && p.multiplier == 1 && x.dilation == 1 && x.stride <= 2 &&
                (x.kernel == 3 || x.kernel == 5 || x.kernel == 7) && p.taps <= kDirectTaps;
-    p.group = kDepthwiseGroup;
-    if (p.direct && p.images > 1) {
-      // Rows of all channels stream best; of images that stay in L2, the rows under a kernel should stay in L1.
-      const int64_t row = p.width * int64_t(input.element_size()), fitting = kPlaneBytes / (p.kernel_h * row);
-      p.group = p.height * row * p.channels >= kGroupedBytes
-                    ? p.channels
-                    : std::max(fitting / kDepthwiseGroup * kDepthwiseGroup, kDepthwiseGroup);
-    } else if (p.direct && p.height * p.width * p.channels * int64_t(input.element_size()) >= kGroupedBytes) {
-      p.group = p.channels;
+    p.step = p.channels;
+    if (p.direct) {
+      const int64_t size = input.element_size(), pixel = p.channels * size, row = p.width * pixel * y.stride;
+      // Wider padding than kernels need would move the rows of a tile's input away from those of its output.
+      const bool staged = pixel % kCacheSetBytes == 0 && std::max(y.low, y.high) < y.kernel;
+      if (staged) p.step += 64 / size;
+      p.tile =
+          std::clamp((staged ? kStagedBytes : kDirectBytes) / row, std::min<int64_t>(4, p.out_height), p.out_height);
     }
-    if (p.direct)
-      p.tile = std::clamp(kDirectBytes / (p.width * p.channels * int64_t(input.element_size()) * y.stride),
-                          std::min<int64_t>(4, p.out_height), p.out_height);
     p.phase_cells = (p.tile + p.reach_h) * p.pitch + p.reach_w + kDepthwiseSlack;
     for (int64_t phase_y = 0; phase_y < y.stride; ++phase_y) {
       for (int64_t phase_x = 0; phase_x < x.stride; ++phase_x) {
@@ -101,7 +98,7 @@ struct OwnedPlan {
 
 // Of one task of `cells` output cells.
 int64_t grain_for(const DepthwisePlan& p, int64_t cells) {
-  const int64_t channels = p.channels_last ? std::min(p.group, p.channels) : 1;
+  const int64_t channels = p.direct ? p.channels : p.channels_last ? std::min(kDepthwiseGroup, p.channels) : 1;
   return std::max<int64_t>(kTaskWork / (cells * channels * p.multiplier * (p.taps + kMovedPerCell)), 1);
 }
 
@@ -157,7 +154,7 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
   p.sums_bias = need_bias;
   // The gradient of the input takes the stride apart by rows too.
   if (p.direct && (p.dilation_h != 1 || p.stride_h != p.stride_w)) p.direct = false;
-  if (!p.direct) p.group = kDepthwiseGroup, p.tile = owned.packed_tile;
+  if (!p.direct) p.tile = owned.packed_tile;
   const int64_t out_channels = p.channels * p.multiplier;
   STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == p.images && grad.size(1) == out_channels &&
                       grad.size(2) == p.out_height && grad.size(3) == p.out_width &&
@@ -186,24 +183,26 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
     const auto* w_ptr = static_cast<const scalar_t*>(w.const_data_ptr());
     auto* to = need_input ? static_cast<scalar_t*>(grad_input.mutable_data_ptr()) : nullptr;
     const bool summed = need_weight || need_bias;
-    const int64_t stored = out_channels * (p.taps + 1);
-    const auto partial = make_scratch<A>(summed ? chunks * stored : 0);
+    const int64_t stored = depthwise_sums(p);
+    const auto partial_memory = make_scratch<A>(summed ? chunks * stored + kDepthwiseSlack : 0);
+    A* const partial = aligned(partial_memory.get());
     torch::stable::parallel_for(0, groups * chunks, group_grain, [&](int64_t begin, int64_t end) {
       const auto scratch = make_scratch<A>(depthwise_backward_scratch(p));
       for (int64_t task = begin; task < end; ++task) {
         const int64_t group = task / chunks, chunk = task % chunks;
-        kernel(g_ptr, x_ptr, w_ptr, to, summed ? partial.get() + chunk * stored : nullptr, p, group,
-               units * chunk / chunks, units * (chunk + 1) / chunks, aligned(scratch.get()));
+        kernel(g_ptr, x_ptr, w_ptr, to, summed ? partial + chunk * stored : nullptr, p, group, units * chunk / chunks,
+               units * (chunk + 1) / chunks, aligned(scratch.get()));
       }
     });
     if (summed) {
       const auto reduce = FASTCNN_SELECT(depthwise_reduce<scalar_t>);
       auto* w_to = need_weight ? static_cast<scalar_t*>(grad_weight.mutable_data_ptr()) : nullptr;
       auto* b_to = need_bias ? static_cast<scalar_t*>(grad_bias.mutable_data_ptr()) : nullptr;
-      torch::stable::parallel_for(0, out_channels, (1 << 16) / (chunks * (p.taps + 1)) + 1,
-                                  [&](int64_t begin, int64_t end) {
-                                    reduce(partial.get(), chunks, out_channels, p.taps, w_to, b_to, begin, end);
-                                  });
+      const int64_t parts = (out_channels + kDepthwiseGroup - 1) / kDepthwiseGroup;
+      const int64_t part_grain = (1 << 16) / (chunks * kDepthwiseGroup * (p.taps + 1)) + 1;
+      torch::stable::parallel_for(0, parts, part_grain, [&](int64_t begin, int64_t end) {
+        reduce(partial, chunks, p, w_to, b_to, begin * kDepthwiseGroup, std::min(end * kDepthwiseGroup, out_channels));
+      });
     }
   });
   return {grad_input, grad_weight, grad_bias};

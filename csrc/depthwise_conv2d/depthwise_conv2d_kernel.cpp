@@ -79,34 +79,41 @@ void forward_group(const T* x, const T* x_end, const acc_t<T>* weights, const T*
   }
 }
 
-// The same without copies, for a plan that is direct.
+// Tiles of all channels without copies, for a plan that is direct.
 template <typename T>
-void forward_direct(const T* x, const acc_t<T>* weights, const T* bias, T* out, int64_t n, const DepthwisePlan& p,
-                    Activation activation, int64_t first) {
+void forward_direct(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& p, Activation activation,
+                    int64_t begin, int64_t end, acc_t<T>* weights) {
   constexpr int64_t lanes = kLanes<acc_t<T>>;
-  const int64_t last = p.out_height - first < p.tile ? p.out_height : first + p.tile;
-  const int64_t whole = kDirectVectors * lanes;
-  const auto function = direct_function<T>(p.kernel_w, p.stride_w, whole);
-  const auto tail_function = direct_function<T>(p.kernel_w, p.stride_w, 1);
-  for (int64_t r = first; r < last; ++r) {
-    const int64_t top = r * p.stride_h - p.pad_top;  // The kernel's rows [begin, end) are on the map.
-    const int64_t begin = top < 0 ? (p.dilation_h - 1 - top) / p.dilation_h : 0;
-    const int64_t fitting = p.height > top ? (p.height - top + p.dilation_h - 1) / p.dilation_h : 0;
-    const int64_t end = fitting < p.kernel_h ? fitting : p.kernel_h;
-    DirectRow<T> row{x + (top + begin * p.dilation_h) * p.width * p.channels,
-                     end > begin ? end - begin : 0,
-                     p.dilation_h * p.width * p.channels,
-                     p.width,
-                     p.channels,
-                     -p.pad_left,
-                     nullptr,
-                     out + r * p.out_width * p.channels,
-                     p.out_width,
-                     p.channels};
-    for (int64_t c = 0, block; c < n; c += block, row.in += block, row.out += block) {
-      block = direct_channels<T>(n - c);
-      row.weight = weights + c * p.taps + begin * p.kernel_w * (block == whole ? whole : lanes);
-      (block == whole ? function : tail_function)(row, block, bias == nullptr ? nullptr : bias + c, activation);
+  const int64_t in_row = p.width * p.step, out_row = p.out_width * p.channels;
+  const int64_t tiles = (p.out_height + p.tile - 1) / p.tile;
+  T* const stage = reinterpret_cast<T*>(weights + depthwise_direct_weights(p));
+  const auto function = direct_function<T>(p.kernel_w, p.stride_w);
+  pack_direct_weights(weight, p.channels, p.taps, nullptr, weights);
+  for (int64_t task = begin; task < end; ++task) {
+    const int64_t image = task / tiles, first = task % tiles * p.tile;
+    const int64_t last = p.out_height - first < p.tile ? p.out_height : first + p.tile;
+    const int64_t above = first * p.stride_h - p.pad_top;
+    const int64_t below = (last - 1) * p.stride_h - p.pad_top + (p.kernel_h - 1) * p.dilation_h + 1;
+    const T* from_image = stage_rows(x + image * p.height * p.width * p.channels, above, below, p.height, p.width,
+                                     p.channels, p.step, stage);
+    for (int64_t r = first; r < last; ++r) {
+      const int64_t top = r * p.stride_h - p.pad_top;  // The kernel's rows [from, to) are on the map.
+      const int64_t from = top < 0 ? (p.dilation_h - 1 - top) / p.dilation_h : 0;
+      const int64_t fitting = p.height > top ? (p.height - top + p.dilation_h - 1) / p.dilation_h : 0;
+      const int64_t to = fitting < p.kernel_h ? fitting : p.kernel_h;
+      const DirectRow<T> row{from_image + (top + from * p.dilation_h) * in_row,
+                             to > from ? to - from : 0,
+                             p.dilation_h * in_row,
+                             p.width,
+                             p.step,
+                             -p.pad_left,
+                             weights + from * p.kernel_w * lanes,
+                             p.taps * lanes,
+                             out + (image * p.out_height + r) * out_row,
+                             p.out_width,
+                             p.channels,
+                             p.channels};
+      function(row, bias, activation);
     }
   }
 }
@@ -129,28 +136,16 @@ void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const Dep
   }
   const int64_t groups = depthwise_groups(p);
   const int64_t tiles = (p.out_height + p.tile - 1) / p.tile;
-  const int64_t slots = groups < end - begin ? groups : end - begin,
-                width = (p.group + kDepthwiseGroup - 1) & -kDepthwiseGroup;
-  const int64_t slot = width * p.multiplier * p.taps;
+  const int64_t slots = groups < end - begin ? groups : end - begin;
+  const int64_t slot = kDepthwiseGroup * p.multiplier * p.taps;
   for (int64_t task = begin; task < end; ++task) {
-    const int64_t image = task / groups / tiles, tile = task / groups % tiles, c = task % groups * p.group;
-    const int64_t n = p.channels - c < p.group ? p.channels - c : p.group;
+    const int64_t image = task / groups / tiles, tile = task / groups % tiles, c = task % groups * kDepthwiseGroup;
+    const int64_t n = p.channels - c < kDepthwiseGroup ? p.channels - c : kDepthwiseGroup;
     const int64_t channel = c * p.multiplier;
     A* weights = scratch + task % groups % slots * slot;
     const T* from = x + image * p.channels * in_pixels + c;
     const T* b = bias == nullptr ? nullptr : bias + channel;
     T* to_image = out + image * p.channels * p.multiplier * out_pixels + channel;
-    if (p.direct) {
-      if (task - begin < slots) {
-        A* to = weights;
-        for (int64_t i = 0, block; i < n; i += block, to += p.taps * ((block + lanes - 1) & -lanes)) {
-          block = direct_channels<T>(n - i);
-          pack_direct_weights(weight + (c + i) * p.taps, block, p.taps, nullptr, p.taps, to);
-        }
-      }
-      forward_direct(from, weights, b, to_image, n, p, kind, tile * p.tile);
-      continue;
-    }
     if (task - begin < slots) {
       A* to = weights;
       for (int64_t m = 0; m < p.multiplier; ++m)
@@ -166,6 +161,7 @@ void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const Dep
 template <typename T>
 void depthwise_forward(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& plan,
                        Activation activation, int64_t begin, int64_t end, acc_t<T>* scratch) {
+  if (plan.direct) return forward_direct(x, weight, bias, out, plan, activation, begin, end, scratch);
   const auto run = [&]<Activation kind>() { forward_tasks<kind>(x, weight, bias, out, plan, begin, end, scratch); };
   switch (activation) {
     case Activation::none:

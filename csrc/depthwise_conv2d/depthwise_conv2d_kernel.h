@@ -19,7 +19,7 @@ namespace fastcnn {
 
 enum class Activation { none, relu, relu6, hardswish, silu };
 
-constexpr int64_t kDepthwiseGroup = 32;  // Channels a task takes at once in channels_last: lines of memory, whole.
+constexpr int64_t kDepthwiseGroup = 32;  // Channels that a task takes of packed channels_last: lines of memory, whole.
 constexpr int64_t kDirectTaps = 512;     // Most that a direct plan may have.
 constexpr int64_t kDepthwiseSlack = 32;  // Cells that vectors may read and write past the end of a copy.
 
@@ -32,29 +32,47 @@ struct DepthwisePlan {
   int64_t stride_h, stride_w, pad_top, pad_left;
   int64_t kernel_h, kernel_w, taps, dilation_h;
   int64_t reach_h, reach_w;   // The largest shift.
-  int64_t group;              // Channels that a task takes at once; a multiple of a vector, or all.
+  int64_t step;               // Direct: elements from pixel to pixel; more than channels if rows are copied first.
   int64_t pitch, tile, rows;  // Cells in a row; rows of cells that are computed at once, and in all.
   int64_t phase_cells;        // Of a copy of the input for one tile, in one phase.
   const int64_t *order, *x_offset, *shift, *phase_first;  // Taps by phase; those of phase p from phase_first[p].
 };
 
-// Elements of working memory.
 static inline int64_t depthwise_groups(const DepthwisePlan& p) {
-  return p.channels_last ? (p.channels + p.group - 1) / p.group : p.channels;
+  if (p.direct) return 1;
+  return p.channels_last ? (p.channels + kDepthwiseGroup - 1) / kDepthwiseGroup : p.channels;
+}
+
+// Elements of working memory.
+// Of packed weights of all channels, and of copies of the rows of pixels that a direct tile reads.
+static inline int64_t depthwise_direct_weights(const DepthwisePlan& p) {
+  return (p.channels + kDepthwiseGroup - 1) / kDepthwiseGroup * kDepthwiseGroup * p.taps;
+}
+static inline int64_t depthwise_staged(const DepthwisePlan& p) {
+  return p.step == p.channels ? 0 : (p.tile * p.stride_h + (p.kernel_h + 1) * p.dilation_h) * p.width * p.step;
+}
+static inline int64_t depthwise_staged_grad(const DepthwisePlan& p) {
+  return p.step == p.channels ? 0 : (p.tile + p.reach_h + 8) * p.out_width * p.step;
 }
 static inline int64_t depthwise_forward_scratch(const DepthwisePlan& p, int64_t tasks) {
+  if (p.direct) return depthwise_direct_weights(p) + depthwise_staged(p) + kDepthwiseSlack;
   const int64_t width = p.channels_last ? kDepthwiseGroup : 1;
   const int64_t in = p.stride_h * p.stride_w * p.phase_cells, out = p.tile * p.pitch + kDepthwiseSlack;
   const int64_t groups = depthwise_groups(p), slots = p.channels_last ? (groups < tasks ? groups : tasks) : 1;
-  const int64_t group = p.channels_last ? (p.group + kDepthwiseGroup - 1) & -kDepthwiseGroup : kDepthwiseGroup;
-  return width * (p.direct ? 0 : in + out) + group * slots * p.multiplier * p.taps + 2 * kDepthwiseSlack;
+  return width * (in + out) + kDepthwiseGroup * slots * p.multiplier * p.taps + 2 * kDepthwiseSlack;
 }
 static inline int64_t depthwise_backward_scratch(const DepthwisePlan& p) {
+  if (p.direct)
+    return depthwise_direct_weights(p) + depthwise_staged(p) + depthwise_staged_grad(p) + 2 * kDepthwiseSlack;
   const int64_t width = p.channels_last ? kDepthwiseGroup : 1;
   const int64_t in = p.stride_h * p.stride_w * p.phase_cells;
   const int64_t grad = (p.tile + p.reach_h) * p.pitch + p.reach_w + 2 * kDepthwiseSlack;
-  if (p.direct) return ((p.group + kDepthwiseGroup - 1) & -kDepthwiseGroup) * (2 * p.taps + 1) + 2 * kDepthwiseSlack;
   return width * (2 * in + grad) + kDepthwiseGroup * p.multiplier * (2 * p.taps + 1) + 2 * kDepthwiseSlack;
+}
+// Partial sums of a chunk.
+static inline int64_t depthwise_sums(const DepthwisePlan& p) {
+  const int64_t channels = p.channels * p.multiplier;
+  return (p.direct ? (channels + kDepthwiseGroup - 1) & -kDepthwiseGroup : channels) * (p.taps + 1);
 }
 
 FASTCNN_FOR_EACH_ISA(
@@ -64,15 +82,16 @@ FASTCNN_FOR_EACH_ISA(
     void depthwise_forward(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& plan,
                            Activation activation, int64_t begin, int64_t end, acc_t<T>* scratch);
 
-    // Images x tiles [begin, end) of one channel (NCHW) or group of channels. grad_x and partial may be null; partial
-    // gets, for every output channel, this task's sum of the gradients of the taps and of the bias.
+    // Images x tiles [begin, end) of one channel (NCHW) or group of channels, or of all that are direct. grad_x and
+    // partial may be null; partial gets, for every output channel, the sum of the gradients of the taps and of the
+    // bias: next to each other, or as backward_direct leaves them.
     template <typename T>
     void depthwise_backward(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial,
                             const DepthwisePlan& plan, int64_t group, int64_t begin, int64_t end, acc_t<T>* scratch);
 
-    // Adds up the `chunks` partial sums, `taps` + 1 for each channel in [begin, end) of `channels`, in their order.
+    // Adds up the `chunks` partial sums of output channels [begin, end), which begin at whole groups, in their order.
     // grad_weight and grad_bias may be null.
-    template <typename T> void depthwise_reduce(const acc_t<T>* partial, int64_t chunks, int64_t channels, int64_t taps,
+    template <typename T> void depthwise_reduce(const acc_t<T>* partial, int64_t chunks, const DepthwisePlan& plan,
                                                 T* grad_weight, T* grad_bias, int64_t begin, int64_t end);)
 
 }  // namespace fastcnn

@@ -1,7 +1,8 @@
 #pragma once
 
-// Convolution of channels_last images as they lie, for kernels of a few columns: every pixel is read once for each row
-// of the kernel, into a register that serves all columns of the kernel.
+// Convolution of channels_last images as they lie, for kernels of a few columns. A block of outputs next to each other
+// goes through all channels before the next block: memory is met about in the order in which it lies, which prefetchers
+// follow, and every pixel is loaded once for each row of the kernel, into a register that serves all of its columns.
 
 #include "activation.h"
 #include "unroll.h"
@@ -11,9 +12,9 @@ namespace FASTCNN_ISA {
 namespace {
 
 constexpr int kDirectColumns = 7;  // Outputs in registers at once: the maps of most networks are a multiple of it wide.
-constexpr int kDirectVectors = 2;  // Vectors of channels at once.
+constexpr int kDirectAhead = 2;    // Blocks from the one being computed to the one that is fetched.
 
-// One row of outputs: which rows and columns of the input it reads, for how many columns.
+// One row of outputs: which rows and columns of the input it reads, for how many columns and channels.
 template <typename T>
 struct DirectRow {
   const T* in;             // Column 0 of the first row of pixels that the kernel meets on the map.
@@ -21,181 +22,220 @@ struct DirectRow {
   int64_t row_step;        // elements from one to the next,
   int64_t width, step;     // pixels of such a row, and elements from one to the next.
   int64_t first;           // The column that the kernel's first meets at output 0; may be off the map.
-  const acc_t<T>* weight;  // Of the first of these rows: row, column, channel.
+  const acc_t<T>* weight;  // Of the first of these rows: taps next to each other, one vector of channels after another,
+  int64_t weight_step;     // elements from one such vector's to the next.
   T* out;
   int64_t columns, out_step;
+  int64_t channels;
 };
 
-template <int kColumns, int kStride, int V, bool kSome, typename T>
-inline void direct_block(const DirectRow<T>& row, int64_t begin, int64_t columns, int64_t n,
-                         const Vec<acc_t<T>, kLanes<acc_t<T>>>* bias, Activation activation) {
+// The first `count` lanes, or all.
+template <bool kSome, typename T>
+struct Lanes {
+  static constexpr int lanes = kLanes<acc_t<T>>;
+  int64_t count;
+
+  Vec<acc_t<T>, lanes> load_from(const T* at) const {
+    if constexpr (kSome) return load_some<lanes>(at, count);
+    return load<lanes>(at);
+  }
+  void store_to(T* at, Vec<acc_t<T>, lanes> v) const {
+    if constexpr (kSome) return store_some<lanes>(at, v, count);
+    store<lanes>(at, v);
+  }
+};
+
+// kDirectColumns outputs from column `begin` for channels [from, to). kEdge: some of the pixels may be off the map,
+// some outputs not wanted, and the last vector may be less than one.
+template <int kColumns, int kStride, bool kEdge, typename T>
+void direct_block(const DirectRow<T>& row, int64_t begin, int64_t from, int64_t to, const T* bias,
+                  Activation activation) {
   using A = acc_t<T>;
   constexpr int lanes = kLanes<A>, B = kDirectColumns;
-  Vec<A, lanes> sum[B * V];
-  unroll<B * V>([&](auto i) { sum[i] = bias[i % V]; });
-  const int64_t first = row.first + begin * kStride;
-  const T* in = row.in + first * row.step;
-  const A* weight = row.weight;
-  for (int64_t r = 0; r < row.rows; ++r, in += row.row_step, weight += kColumns * V * lanes) {
-    Vec<A, lanes> w[kColumns * V];
-    unroll<kColumns * V>([&](auto i) { w[i] = load<lanes>(weight + i * lanes); });
-    unroll<(B - 1) * kStride + kColumns>([&](auto i) {
-      if (uint64_t(first + i) >= uint64_t(row.width)) return;
-      unroll<V>([&](auto v) {
-        const T* at = in + i * row.step + v * lanes;
-        const Vec<A, lanes> pixel = kSome ? load_some<lanes>(at, n) : load<lanes>(at);
+  const int64_t first = row.first + begin * kStride, columns = row.columns - begin;
+  const T* in_block = row.in + first * row.step;
+  T* out_block = row.out + begin * row.out_step;
+  for (int64_t c = from; c < to; c += lanes) {
+    const Lanes<kEdge, T> some{to - c};
+    const Vec<A, lanes> start = bias == nullptr ? Vec<A, lanes>{} : some.load_from(bias + c);
+    Vec<A, lanes> sum[B];
+    unroll<B>([&](auto b) { sum[b] = start; });
+    const T* in = in_block + c;
+    const A* weight = row.weight + c / lanes * row.weight_step;
+    for (int64_t r = 0; r < row.rows; ++r, in += row.row_step, weight += kColumns * lanes) {
+      Vec<A, lanes> w[kColumns];
+      unroll<kColumns>([&](auto k) { w[k] = load<lanes>(weight + k * lanes); });
+      unroll<(B - 1) * kStride + kColumns>([&](auto i) {
+        if (kEdge && uint64_t(first + i) >= uint64_t(row.width)) return;
+        const Vec<A, lanes> pixel = some.load_from(in + i * row.step);
         unroll<kColumns>([&](auto k) {
           constexpr int apart = i - k, b = apart / kStride;
-          if constexpr (apart >= 0 && apart % kStride == 0 && b < B) sum[b * V + v] += pixel * w[k * V + v];
+          if constexpr (apart >= 0 && apart % kStride == 0 && b < B) sum[b] += pixel * w[k];
         });
       });
+    }
+    // Of the last row, since the others have been read for the row of outputs above.
+    const T* ahead = in - row.row_step + kDirectAhead * B * kStride * row.step;
+    unroll<B * kStride>([&](auto i) { __builtin_prefetch(ahead + i * row.step); });
+    T* out = out_block + c;
+    unroll<B>([&](auto b) {
+      if (kEdge && b >= columns) return;
+      some.store_to(out + b * row.out_step,
+                    activation == Activation::none ? sum[b] : activate<A, lanes>(activation, sum[b]));
     });
   }
-  // The pixels that the next row of outputs will be the first to read.
-  unroll<B * kStride>(
-      [&](auto i) { unroll<V>([&](auto v) { __builtin_prefetch(in + (kColumns / 2 + i) * row.step + v * lanes); }); });
-  T* out = row.out + begin * row.out_step;
-  unroll<B>([&](auto b) {
-    if (b >= columns) return;
-    unroll<V>([&](auto v) {
-      const Vec<A, lanes> result =
-          activation == Activation::none ? sum[b * V + v] : activate<A, lanes>(activation, sum[b * V + v]);
-      T* at = out + b * row.out_step + v * lanes;
-      if constexpr (kSome)
-        store_some<lanes>(at, result, n);
-      else
-        store<lanes>(at, result);
-    });
-  });
 }
 
-// V whole vectors of channels; kSome: n channels of one.
-template <int kColumns, int kStride, int V, bool kSome, typename T>
-void direct_row(const DirectRow<T>& row, int64_t n, const T* bias, Activation activation) {
-  using A = acc_t<T>;
-  constexpr int lanes = kLanes<A>;
-  Vec<A, lanes> b[V] = {};
-  if (bias != nullptr) unroll<V>([&](auto v) { b[v] = load_some<lanes>(bias + v * lanes, kSome ? n : lanes); });
-  for (int64_t begin = 0; begin < row.columns; begin += kDirectColumns) {
-    // The last block starts early rather than being short: what it computes twice comes out the same.
-    if (begin > 0 && row.columns - begin < kDirectColumns) begin = row.columns - kDirectColumns;
-    direct_block<kColumns, kStride, V, kSome>(row, begin, row.columns - begin, n, b, activation);
-  }
+// Whether some of a block's pixels are off the map.
+template <int kColumns, int kStride, typename T>
+inline bool is_edge(const DirectRow<T>& row, int64_t begin) {
+  const int64_t first = row.first + begin * kStride;
+  return first < 0 || first + (kDirectColumns - 1) * kStride + kColumns > row.width;
 }
-
-// Channels taken together of the n that are left: some vectors, or some lanes of one.
-template <typename T>
-inline int64_t direct_channels(int64_t n) {
-  constexpr int64_t lanes = kLanes<acc_t<T>>;
-  return n >= kDirectVectors * lanes ? kDirectVectors * lanes : n < lanes ? n : lanes;
-}
-
-template <typename T>
-using DirectFunction = void (*)(const DirectRow<T>&, int64_t, const T*, Activation);
 
 template <int kColumns, int kStride, typename T>
-DirectFunction<T> direct_function(bool whole) {
-  return whole ? &direct_row<kColumns, kStride, kDirectVectors, false, T> : &direct_row<kColumns, kStride, 1, true, T>;
+void direct_row(const DirectRow<T>& row, const T* bias, Activation activation) {
+  constexpr int B = kDirectColumns;
+  const int64_t whole = row.channels & -int64_t(kLanes<acc_t<T>>);
+  for (int64_t begin = 0; begin < row.columns; begin += B) {
+    // The last block starts early rather than being short: what it computes twice comes out the same.
+    if (begin > 0 && row.columns - begin < B) begin = row.columns - B;
+    const bool edge = row.columns < B || is_edge<kColumns, kStride>(row, begin);
+    if (!edge) direct_block<kColumns, kStride, false>(row, begin, 0, whole, bias, activation);
+    direct_block<kColumns, kStride, true>(row, begin, edge ? 0 : whole, row.channels, bias, activation);
+  }
 }
 
-// For direct_channels() = n channels.
 template <typename T>
-DirectFunction<T> direct_function(int64_t columns, int64_t stride, int64_t n) {
-  const bool whole = n > kLanes<acc_t<T>>;
+using DirectFunction = void (*)(const DirectRow<T>&, const T*, Activation);
+
+template <typename T>
+DirectFunction<T> direct_function(int64_t columns, int64_t stride) {
   switch (10 * stride + columns) {
     case 11:
-      return direct_function<1, 1, T>(whole);
+      return &direct_row<1, 1, T>;
     case 12:
-      return direct_function<2, 1, T>(whole);
+      return &direct_row<2, 1, T>;
     case 13:
-      return direct_function<3, 1, T>(whole);
+      return &direct_row<3, 1, T>;
     case 14:
-      return direct_function<4, 1, T>(whole);
+      return &direct_row<4, 1, T>;
     case 15:
-      return direct_function<5, 1, T>(whole);
+      return &direct_row<5, 1, T>;
     case 17:
-      return direct_function<7, 1, T>(whole);
+      return &direct_row<7, 1, T>;
     case 23:
-      return direct_function<3, 2, T>(whole);
+      return &direct_row<3, 2, T>;
     case 25:
-      return direct_function<5, 2, T>(whole);
+      return &direct_row<5, 2, T>;
     case 27:
-      return direct_function<7, 2, T>(whole);
+      return &direct_row<7, 2, T>;
   }
   return nullptr;
 }
 
-// sums[k] += sum over columns of grad * in, for the columns k of one row of the kernel: `row.out` is not used.
-template <int kColumns, int kStride, int V, bool kSome, typename T>
-void direct_correlate_row(const DirectRow<T>& row, const T* grad, int64_t n, acc_t<T>* sums) {
+// Adds what B gradients of a row give to the sums of the taps, which lie as weights do, and of the biases, which is one
+// more vector for each vector of channels, or null. row.out and row.weight are not used.
+template <int kColumns, int kStride, int B, bool kEdge, typename T>
+void correlate_block(const DirectRow<T>& row, const T* grad, int64_t begin, int64_t from, int64_t to, acc_t<T>* taps,
+                     acc_t<T>* bias) {
   using A = acc_t<T>;
-  constexpr int lanes = kLanes<A>, B = kDirectColumns;
-  const auto read_some = [n](const T* at) { return kSome ? load_some<lanes>(at, n) : load<lanes>(at); };
-  Vec<A, lanes> sum[kColumns * V];
-  unroll<kColumns * V>([&](auto i) { sum[i] = load<lanes>(sums + i * lanes); });
-  for (int64_t begin = 0; begin < row.columns; begin += B) {
-    const int64_t first = row.first + begin * kStride;
-    const T* in = row.in + first * row.step;
-    const T* from = grad + begin * row.out_step;
-    Vec<A, lanes> g[B * V];
-    unroll<B>([&](auto b) {
-      unroll<V>([&](auto v) {
-        g[b * V + v] = begin + b < row.columns ? read_some(from + b * row.out_step + v * lanes) : Vec<A, lanes>{};
-      });
-    });
-    unroll<(B - 1) * kStride + kColumns>([&](auto i) {
-      if (uint64_t(first + i) >= uint64_t(row.width)) return;
-      unroll<V>([&](auto v) {
-        const Vec<A, lanes> pixel = read_some(in + i * row.step + v * lanes);
+  constexpr int lanes = kLanes<A>;
+  const int64_t first = row.first + begin * kStride;
+  const T* in_block = row.in + first * row.step;
+  grad += begin * row.out_step;
+  for (int64_t c = from; c < to; c += lanes) {
+    const Lanes<kEdge, T> some{to - c};
+    Vec<A, lanes> g[B];
+    unroll<B>([&](auto b) { g[b] = some.load_from(grad + b * row.out_step + c); });
+    const int64_t at = c / lanes * row.weight_step;
+    if (bias != nullptr) {
+      Vec<A, lanes> sum = load<lanes>(bias + at);
+      unroll<B>([&](auto b) { sum += g[b]; });
+      store<lanes>(bias + at, sum);
+    }
+    const T* in = in_block + c;
+    A* sums = taps + at;
+    for (int64_t r = 0; r < row.rows; ++r, in += row.row_step, sums += kColumns * lanes) {
+      Vec<A, lanes> sum[kColumns];
+      unroll<kColumns>([&](auto k) { sum[k] = load<lanes>(sums + k * lanes); });
+      unroll<(B - 1) * kStride + kColumns>([&](auto i) {
+        if (kEdge && uint64_t(first + i) >= uint64_t(row.width)) return;
+        const Vec<A, lanes> pixel = some.load_from(in + i * row.step);
         unroll<kColumns>([&](auto k) {
           constexpr int apart = i - k, b = apart / kStride;
-          if constexpr (apart >= 0 && apart % kStride == 0 && b < B) sum[k * V + v] += pixel * g[b * V + v];
+          if constexpr (apart >= 0 && apart % kStride == 0 && b < B) sum[k] += pixel * g[b];
         });
       });
-    });
+      unroll<kColumns>([&](auto k) { store<lanes>(sums + k * lanes, sum[k]); });
+    }
   }
-  unroll<kColumns * V>([&](auto i) { store<lanes>(sums + i * lanes, sum[i]); });
 }
-
-template <typename T>
-using CorrelateFunction = void (*)(const DirectRow<T>&, const T*, int64_t, acc_t<T>*);
 
 template <int kColumns, int kStride, typename T>
-CorrelateFunction<T> correlate_function(bool whole) {
-  return whole ? &direct_correlate_row<kColumns, kStride, kDirectVectors, false, T>
-               : &direct_correlate_row<kColumns, kStride, 1, true, T>;
+void correlate_row(const DirectRow<T>& row, const T* grad, acc_t<T>* taps, acc_t<T>* bias) {
+  const int64_t whole = row.channels & -int64_t(kLanes<acc_t<T>>);
+  constexpr int B = kDirectColumns;
+  int64_t begin = 0;
+  for (; begin + B <= row.columns; begin += B) {
+    const bool edge = is_edge<kColumns, kStride>(row, begin);
+    if (!edge) correlate_block<kColumns, kStride, B, false>(row, grad, begin, 0, whole, taps, bias);
+    correlate_block<kColumns, kStride, B, true>(row, grad, begin, edge ? 0 : whole, row.channels, taps, bias);
+  }
+  // One by one, since 0 for a gradient that is not there would make NaN of an infinite pixel.
+  for (; begin < row.columns; ++begin)
+    correlate_block<kColumns, kStride, 1, true>(row, grad, begin, 0, row.channels, taps, bias);
 }
 
 template <typename T>
-CorrelateFunction<T> correlate_function(int64_t columns, int64_t stride, int64_t n) {
-  const bool whole = n > kLanes<acc_t<T>>;
+using CorrelateFunction = void (*)(const DirectRow<T>&, const T*, acc_t<T>*, acc_t<T>*);
+
+template <typename T>
+CorrelateFunction<T> correlate_function(int64_t columns, int64_t stride) {
   switch (10 * stride + columns) {
     case 13:
-      return correlate_function<3, 1, T>(whole);
+      return &correlate_row<3, 1, T>;
     case 15:
-      return correlate_function<5, 1, T>(whole);
+      return &correlate_row<5, 1, T>;
     case 17:
-      return correlate_function<7, 1, T>(whole);
+      return &correlate_row<7, 1, T>;
     case 23:
-      return correlate_function<3, 2, T>(whole);
+      return &correlate_row<3, 2, T>;
     case 25:
-      return correlate_function<5, 2, T>(whole);
+      return &correlate_row<5, 2, T>;
     case 27:
-      return correlate_function<7, 2, T>(whole);
+      return &correlate_row<7, 2, T>;
   }
   return nullptr;
 }
 
-// Weights of n channels, tap after tap in the order given, from [channels, taps]: vectors of a tap next to each other.
+// Rows [first, last) of an image, those that exist, with pixels `step` elements apart from then on: a power of two of
+// bytes between pixels would put them all into few sets of the caches. Returns where row 0 would be.
 template <typename T>
-void pack_direct_weights(const T* weight, int64_t n, int64_t all_taps, const int64_t* order, int64_t taps,
-                         acc_t<T>* to) {
-  constexpr int64_t lanes = kLanes<acc_t<T>>;
-  const int64_t width = (n + lanes - 1) / lanes * lanes;
-  for (int64_t t = 0; t < taps; ++t) {
-    const int64_t tap = order == nullptr ? t : order[t];
-    for (int64_t i = 0; i < width; ++i)
-      to[t * width + i] = i < n ? load<1>(weight + i * all_taps + tap)[0] : acc_t<T>(0);
+const T* stage_rows(const T* image, int64_t first, int64_t last, int64_t height, int64_t width, int64_t channels,
+                    int64_t step, T* to) {
+  if (step == channels) return image;
+  first = first < 0 ? 0 : first;
+  last = last < height ? last : height;
+  for (int64_t i = first * width; i < last * width; ++i)
+    memcpy(to + (i - first * width) * step, image + i * channels, channels * sizeof(T));
+  return to - first * width * step;
+}
+
+// Weights of n channels, [channels, taps], as DirectRow wants them; tap t becomes place[t], or stays t.
+template <typename T>
+void pack_direct_weights(const T* weight, int64_t n, int64_t taps, const int64_t* place, acc_t<T>* to) {
+  using A = acc_t<T>;
+  constexpr int lanes = kLanes<A>;
+  for (int64_t c = 0; c < n; c += lanes, to += taps * lanes) {
+    for (int64_t t = 0; t < taps; t += lanes) {
+      Vec<A, lanes> rows[lanes] = {};
+      for (int64_t i = 0; i < lanes && c + i < n; ++i)
+        rows[i] = load_some<lanes>(weight + (c + i) * taps + t, taps - t);
+      transpose<A, lanes>(rows);
+      for (int64_t i = 0; i < lanes && t + i < taps; ++i)
+        store<lanes>(to + (place == nullptr ? t + i : place[t + i]) * lanes, rows[i]);
+    }
   }
 }
 
