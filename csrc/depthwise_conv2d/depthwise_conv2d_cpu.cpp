@@ -15,7 +15,7 @@ constexpr int64_t kMovedPerCell = 16;
 constexpr int64_t kMaxStride = 64, kMaxSize = int64_t(1) << 31;
 // What a tile's copy of the input may take, so that it is still in L1 (planes) or L2 (groups) when it is read.
 constexpr int64_t kPlaneBytes = 24 << 10, kGroupBytes = 100 << 10, kDirectBytes = 128 << 10, kStagedBytes = 300 << 10;
-constexpr int64_t kCacheSetBytes = 2048;  // Pixels this far apart, or a multiple, crowd a few sets of L1.
+constexpr int64_t kCacheSetBytes = 4096;  // Pixels this far apart, or a multiple, share one set of L1.
 
 struct Axis {
   int64_t in, kernel, stride, low, high, dilation, out;
