@@ -73,7 +73,8 @@ def measure(
     """Times several ways to do the same, interleaved, so that a drifting clock or a busy neighbour hits all alike.
 
     Every call runs once to warm up and once for an estimate. Then, round by round, each gives one sample, in an
-    order that is shuffled (seeded) every round.
+    order that is shuffled (seeded) every round. Before a sample the call runs once untimed, so that it meets caches
+    and an allocator as its own calls leave them, not as a rival's do.
 
     Args:
         calls: by name; compare their results before, this only times.
@@ -100,6 +101,7 @@ def measure(
     for _ in range(rounds):
         shuffle(order)
         for name in order:
+            clock.time(calls[name], 1)
             samples[name].append(clock.time(calls[name], repeats[name]) / repeats[name])
     return samples
 
