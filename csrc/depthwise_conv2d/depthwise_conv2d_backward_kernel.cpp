@@ -228,7 +228,8 @@ void direct_grad_row(const T* grad, const acc_t<T>* weights, T* out, const Depth
                            out + (y * p.width + x) * p.channels,
                            p.width > x ? (p.width - x + p.stride_w - 1) / p.stride_w : 0,
                            p.stride_w * p.channels,
-                           p.channels};
+                           p.channels,
+                           p.streams_grad};
     direct_function<T>(columns, 1)(row, nullptr, Activation::none);
     before += kernel_rows * columns;
   }
@@ -251,7 +252,8 @@ void direct_correlate(const T* grad, const T* x, acc_t<T>* sums, const Depthwise
                          nullptr,
                          p.out_width,
                          p.step,
-                         p.channels};
+                         p.channels,
+                         false};
   correlate_function<T>(p.kernel_w, p.stride_w)(row, grad + r * p.out_width * p.step, sums + begin * p.kernel_w * lanes,
                                                 p.sums_bias ? sums + p.taps * lanes : nullptr);
 }
@@ -283,6 +285,7 @@ void backward_direct(const T* grad, const T* x, const T* weight, T* grad_x, acc_
                              p.step, x_stage);
     for (int64_t r = top; r < bottom; ++r) direct_correlate(g, in, partial, p, r);
   }
+  if (p.streams_grad) end_stream();
 }
 
 // depthwise_reduce of what backward_direct leaves: sums of vectors of channels.
@@ -297,15 +300,20 @@ void reduce_direct(const acc_t<T>* partial, int64_t chunks, const DepthwisePlan&
       sum += load<lanes>(partial + chunk * depthwise_sums(p) + vector * lanes);
     return sum;
   };
+  // The last vector may hold channels of the one before it too.
   for (int64_t c = begin; c < end; c += lanes) {
     const int64_t first = c / lanes * (p.taps + 1), n = end - c < lanes ? end - c : lanes;
+    const int64_t skipped = c > 0 ? lanes - n : 0;
     for (int64_t t = 0; grad_weight != nullptr && t < p.taps; t += lanes) {
       Vec<A, lanes> rows[lanes] = {};
       for (int64_t i = 0; i < lanes && t + i < p.taps; ++i) rows[i] = total(first + t + i);
       transpose<A, lanes>(rows);
-      for (int64_t i = 0; i < n; ++i) store_some<lanes>(grad_weight + (c + i) * p.taps + t, rows[i], p.taps - t);
+      for (int64_t i = 0; i < n; ++i)
+        store_some<lanes>(grad_weight + (c + i) * p.taps + t, rows[skipped + i], p.taps - t);
     }
-    if (grad_bias != nullptr) store_some<lanes>(grad_bias + c, total(first + p.taps), n);
+    if (grad_bias == nullptr) continue;
+    const Vec<A, lanes> sum = total(first + p.taps);
+    for (int64_t i = 0; i < n; ++i) store<1>(grad_bias + c + i, Vec<A, 1>{sum[skipped + i]});
   }
 }
 

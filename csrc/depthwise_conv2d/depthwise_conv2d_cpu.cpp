@@ -102,6 +102,15 @@ int64_t grain_for(const DepthwisePlan& p, int64_t cells) {
   return std::max<int64_t>(kTaskWork / (cells * channels * p.multiplier * (p.taps + kMovedPerCell)), 1);
 }
 
+// Whether writing around the caches pays: for more than they are likely to keep until it is read, where every vector is
+// a whole line of memory.
+bool bypasses_caches(const Tensor& to, const DepthwisePlan& p) {
+  constexpr int64_t kLine = 64, kLarge = 4 << 20;
+  const int64_t size = to.element_size(), lanes = isa() == Isa::avx512 ? kLine / std::max<int64_t>(size, 4) : 0;
+  return p.direct && lanes * size == kLine && p.channels * size % kLine == 0 && to.numel() * size >= kLarge &&
+         reinterpret_cast<uintptr_t>(to.const_data_ptr()) % kLine == 0;
+}
+
 template <typename A>
 std::unique_ptr<A[]> make_scratch(int64_t elements) {
   return std::make_unique_for_overwrite<A[]>(elements);
@@ -119,8 +128,8 @@ Tensor dense_as(const Tensor& x, bool channels_last) {
 
 Tensor depthwise_conv2d_cpu(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, Sizes stride,
                             Sizes padding, Sizes dilation, int64_t activation) {
-  const OwnedPlan owned("depthwise_conv2d", input, weight, stride, padding, dilation);
-  const DepthwisePlan& p = owned.plan;
+  OwnedPlan owned("depthwise_conv2d", input, weight, stride, padding, dilation);
+  DepthwisePlan& p = owned.plan;
   STD_TORCH_CHECK(activation >= 0 && activation <= int64_t(Activation::silu), "depthwise_conv2d: no such activation");
   STD_TORCH_CHECK(
       !bias || (bias->dim() == 1 && bias->size(0) == weight.size(0) && bias->scalar_type() == input.scalar_type()),
@@ -128,6 +137,7 @@ Tensor depthwise_conv2d_cpu(const Tensor& input, const Tensor& weight, const std
   const Tensor x = dense(input), w = contiguous_as(weight, input.scalar_type());
   const Tensor b = bias ? contiguous_as(*bias, input.scalar_type()) : w;
   Tensor out = empty_4d(x, p.images, p.channels * p.multiplier, p.out_height, p.out_width, p.channels_last);
+  p.streams = bypasses_caches(out, p);
   const int64_t tiles = p.channels_last ? (p.out_height + p.tile - 1) / p.tile : 1;
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "depthwise_conv2d", {
     using A = acc_t<scalar_t>;
@@ -168,6 +178,7 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
   };
   Tensor grad_input =
       need_input ? empty_4d(x, p.images, p.channels, p.height, p.width, p.channels_last) : make(false, {});
+  p.streams_grad = need_input && bypasses_caches(grad_input, p);
   Tensor grad_weight = make(need_weight, {out_channels, 1, p.kernel_h, p.kernel_w});
   Tensor grad_bias = make(need_bias, {out_channels});
   const int64_t groups = depthwise_groups(p), units = p.images * ((p.rows + p.tile - 1) / p.tile);

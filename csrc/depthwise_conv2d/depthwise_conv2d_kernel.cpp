@@ -112,10 +112,12 @@ void forward_direct(const T* x, const T* weight, const T* bias, T* out, const De
                              out + (image * p.out_height + r) * out_row,
                              p.out_width,
                              p.channels,
-                             p.channels};
+                             p.channels,
+                             p.streams};
       function(row, bias, activation);
     }
   }
+  if (p.streams) end_stream();
 }
 
 template <Activation kind, typename T>
