@@ -229,7 +229,8 @@ void direct_grad_row(const T* grad, const acc_t<T>* weights, T* out, const Depth
                            p.width > x ? (p.width - x + p.stride_w - 1) / p.stride_w : 0,
                            p.stride_w * p.channels,
                            p.channels,
-                           p.streams_grad};
+                           p.large,
+                           p.streams};
     direct_function<T>(columns, 1)(row, nullptr, Activation::none);
     before += kernel_rows * columns;
   }
@@ -253,6 +254,7 @@ void direct_correlate(const T* grad, const T* x, acc_t<T>* sums, const Depthwise
                          p.out_width,
                          p.step,
                          p.channels,
+                         false,
                          false};
   correlate_function<T>(p.kernel_w, p.stride_w)(row, grad + r * p.out_width * p.step, sums + begin * p.kernel_w * lanes,
                                                 p.sums_bias ? sums + p.taps * lanes : nullptr);
@@ -285,7 +287,7 @@ void backward_direct(const T* grad, const T* x, const T* weight, T* grad_x, acc_
                              p.step, x_stage);
     for (int64_t r = top; r < bottom; ++r) direct_correlate(g, in, partial, p, r);
   }
-  if (p.streams_grad) end_stream();
+  if (p.streams) end_stream();
 }
 
 // depthwise_reduce of what backward_direct leaves: sums of vectors of channels.

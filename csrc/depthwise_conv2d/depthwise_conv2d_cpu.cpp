@@ -102,13 +102,13 @@ int64_t grain_for(const DepthwisePlan& p, int64_t cells) {
   return std::max<int64_t>(kTaskWork / (cells * channels * p.multiplier * (p.taps + kMovedPerCell)), 1);
 }
 
-// Whether writing around the caches pays: for more than they are likely to keep until it is read, where every vector is
-// a whole line of memory.
-bool bypasses_caches(const Tensor& to, const DepthwisePlan& p) {
+// How a direct plan writes a result: around the caches if it is large and every vector is a whole line of memory.
+void plan_writes(const Tensor& to, DepthwisePlan& p) {
   constexpr int64_t kLine = 64, kLarge = 4 << 20;
   const int64_t size = to.element_size(), lanes = isa() == Isa::avx512 ? kLine / std::max<int64_t>(size, 4) : 0;
-  return p.direct && lanes * size == kLine && p.channels * size % kLine == 0 && to.numel() * size >= kLarge &&
-         reinterpret_cast<uintptr_t>(to.const_data_ptr()) % kLine == 0;
+  p.large = to.numel() * size >= kLarge;
+  p.streams = p.direct && p.large && lanes * size == kLine && p.channels * size % kLine == 0 &&
+              reinterpret_cast<uintptr_t>(to.const_data_ptr()) % kLine == 0;
 }
 
 template <typename A>
@@ -137,7 +137,7 @@ Tensor depthwise_conv2d_cpu(const Tensor& input, const Tensor& weight, const std
   const Tensor x = dense(input), w = contiguous_as(weight, input.scalar_type());
   const Tensor b = bias ? contiguous_as(*bias, input.scalar_type()) : w;
   Tensor out = empty_4d(x, p.images, p.channels * p.multiplier, p.out_height, p.out_width, p.channels_last);
-  p.streams = bypasses_caches(out, p);
+  plan_writes(out, p);
   const int64_t tiles = p.channels_last ? (p.out_height + p.tile - 1) / p.tile : 1;
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "depthwise_conv2d", {
     using A = acc_t<scalar_t>;
@@ -178,7 +178,7 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
   };
   Tensor grad_input =
       need_input ? empty_4d(x, p.images, p.channels, p.height, p.width, p.channels_last) : make(false, {});
-  p.streams_grad = need_input && bypasses_caches(grad_input, p);
+  plan_writes(grad_input, p);
   Tensor grad_weight = make(need_weight, {out_channels, 1, p.kernel_h, p.kernel_w});
   Tensor grad_bias = make(need_bias, {out_channels});
   const int64_t groups = depthwise_groups(p), units = p.images * ((p.rows + p.tile - 1) / p.tile);

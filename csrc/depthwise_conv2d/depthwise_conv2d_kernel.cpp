@@ -113,6 +113,7 @@ void forward_direct(const T* x, const T* weight, const T* bias, T* out, const De
                              p.out_width,
                              p.channels,
                              p.channels,
+                             p.large,
                              p.streams};
       function(row, bias, activation);
     }

@@ -26,7 +26,8 @@ constexpr int64_t kDepthwiseSlack = 32;  // Cells that vectors may read and writ
 struct DepthwisePlan {
   bool channels_last;
   bool direct;                           // channels_last, and the tensors are read as they lie: see direct.h.
-  bool streams, streams_grad;            // Direct: whether the output, the gradient of the input, bypass the caches.
+  bool large;                            // Direct: whether caches are unlikely to keep a result until it is read,
+  bool streams;                          // and whether it bypasses them: the output's, or the gradient of the input's.
   bool sums_bias;                        // Whether the gradient of the bias is wanted.
   int64_t images, channels, multiplier;  // Of the input; output channel c * multiplier + m reads input channel c.
   int64_t height, width, out_height, out_width;

@@ -28,6 +28,7 @@ struct DirectRow {
   T* out;
   int64_t columns, out_step;
   int64_t channels;
+  bool fetches;  // Whether to fetch ahead, which costs more than it saves where the caches hold everything.
   bool streams;  // Whether outputs bypass the caches; if so, vectors of them are whole lines.
 };
 
@@ -85,8 +86,10 @@ void direct_blocks(const DirectRow<T>& row, int64_t begin, int64_t end, const T*
         });
       }
       // Of the last row, since the others have been read for the row of outputs above.
-      const T* ahead = in - row.row_step + kDirectAhead * B * kStride * row.step;
-      unroll<B * kStride>([&](auto i) { __builtin_prefetch(ahead + i * row.step); });
+      if (row.fetches) {
+        const T* ahead = in - row.row_step + kDirectAhead * B * kStride * row.step;
+        unroll<B * kStride>([&](auto i) { __builtin_prefetch(ahead + i * row.step); });
+      }
       T* out = out_block + c;
       unroll<B>([&](auto b) {
         if (kEdge && b >= columns) return;
