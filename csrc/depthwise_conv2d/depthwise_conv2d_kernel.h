@@ -26,6 +26,7 @@ constexpr int64_t kDepthwiseSlack = 32;  // Cells that vectors may read and writ
 struct DepthwisePlan {
   bool channels_last;
   bool direct;                           // channels_last, and the tensors are read as they lie: see direct.h.
+  bool planes;                           // NCHW, and as planes.h has it.
   bool sums_bias;                        // Whether the gradient of the bias is wanted.
   int64_t images, channels, multiplier;  // Of the input; output channel c * multiplier + m reads input channel c.
   int64_t height, width, out_height, out_width;
@@ -35,6 +36,7 @@ struct DepthwisePlan {
   int64_t group;              // Channels that a task takes at once; a multiple of a vector, or all.
   int64_t pitch, tile, rows;  // Cells in a row; rows of cells that are computed at once, and in all.
   int64_t phase_cells;        // Of a copy of the input for one tile, in one phase.
+  int64_t copy_pitch, grad_pitch;  // Elements from row to row of the copies of planes.
   const int64_t *order, *x_offset, *shift, *phase_first;  // Taps by phase; those of phase p from phase_first[p].
 };
 
@@ -56,6 +58,13 @@ static inline int64_t depthwise_backward_scratch(const DepthwisePlan& p) {
   if (p.direct) return ((p.group + kDepthwiseGroup - 1) & -kDepthwiseGroup) * (2 * p.taps + 1) + 2 * kDepthwiseSlack;
   return width * (2 * in + grad) + kDepthwiseGroup * p.multiplier * (2 * p.taps + 1) + 2 * kDepthwiseSlack;
 }
+static inline int64_t depthwise_planes_scratch(const DepthwisePlan& p, bool backward) {
+  const int64_t in = ((p.tile - 1) * p.stride_h + p.kernel_h) * p.copy_pitch + 3 * kDepthwiseSlack;
+  if (!backward) return in + p.tile * p.out_width + kDepthwiseSlack;
+  const int64_t grad = (p.tile + 2 * p.kernel_h) * p.grad_pitch + 3 * kDepthwiseSlack;
+  const int64_t grad_in = (p.tile * p.stride_h + p.kernel_h) * p.width + kDepthwiseSlack;
+  return in + grad + grad_in + p.group * (p.taps + kDepthwiseSlack) * kDepthwiseSlack;
+}
 
 FASTCNN_FOR_EACH_ISA(
     // Tasks [begin, end). NCHW: images x channels. channels_last: images x tiles x groups.
@@ -69,6 +78,15 @@ FASTCNN_FOR_EACH_ISA(
     template <typename T>
     void depthwise_backward(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial,
                             const DepthwisePlan& plan, int64_t group, int64_t begin, int64_t end, acc_t<T>* scratch);
+
+    // The same for a plan that is of planes; groups are of plan.group channels and units are images.
+    template <typename T>
+    void depthwise_planes_forward(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& plan,
+                                  Activation activation, int64_t begin, int64_t end, acc_t<T>* scratch);
+    template <typename T>
+    void depthwise_planes_backward(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial,
+                                   const DepthwisePlan& plan, int64_t group, int64_t begin, int64_t end,
+                                   acc_t<T>* scratch);
 
     // Adds up the `chunks` partial sums, `taps` + 1 for each channel in [begin, end) of `channels`, in their order.
     // grad_weight and grad_bias may be null.
