@@ -162,18 +162,23 @@ struct Backward {
   template <int K, int S>
   void weights(const Source<T>& grads, const Source<T>& inputs, const T* g_plane, const T* x_plane, A* sums,
                int64_t first, int64_t last) const {
-    // As many sums as there are registers for.
-    constexpr int kRows = kMaskedRows ? (K == 7 ? 3 : K) : (K == 3 ? 3 : K == 5 ? 2 : 1), kRest = K % kRows;
-    constexpr int R = kMaskedRows && K == 3 ? 7 : kMaskedRows ? 4 : 3;
-    const int64_t y = first * S - p.pad_top, whole = first + (last - first) / R * R;
+    // As many sums, beside a block of rows of the gradient, as there are registers for.
+    constexpr int kRows = K == 3 ? 3 : K == 5 ? (kMaskedRows ? 5 : 2) : (kMaskedRows ? 3 : 1), kRest = K % kRows;
+    constexpr int kMany = !kMaskedRows ? 3 : K == 5 ? 4 : 7;
+    const int64_t y = first * S - p.pad_top;
     const Rows<A> g = grads.rows(g_plane, first, last);
     const Rows<A> in = inputs.rows(x_plane, y, y + (last - first - 1) * S + K);
     for_columns<A>(0, p.out_width, [&](auto n, int64_t c, int64_t c_end) {
       const auto add = [&]<int kCount>(int64_t ky) {
-        if (first < whole)
-          correlate_rows<K, S, n, R, kCount>(g, in, p.pad_top, p.pad_left, ky, first, whole, c, c_end, sums);
-        if (whole < last)
-          correlate_rows<K, S, n, 1, kCount>(g, in, p.pad_top, p.pad_left, ky, whole, last, c, c_end, sums);
+        int64_t r = first;
+        const auto rows = [&]<int R>() {
+          const int64_t end = r + (last - r) / R * R;
+          if (r < end) correlate_rows<K, S, n, R, kCount>(g, in, p.pad_top, p.pad_left, ky, r, end, c, c_end, sums);
+          r = end;
+        };
+        rows.template operator()<kMany>();
+        if constexpr (kMany > 3) rows.template operator()<3>();
+        rows.template operator()<1>();
       };
       int64_t ky = 0;
       for (; ky + kRows <= K; ky += kRows) add.template operator()<kRows>(ky);

@@ -144,7 +144,12 @@ void convolve_rows(const Rows<A>& in, int64_t y, int64_t x, const A* weight, A b
     // What the next rows of outputs will be the first to read.
     unroll<R * S>([&](auto i) { __builtin_prefetch(in.at + (y + (R - 1) * S + K + i) * in.pitch + first + K / 2); });
     const uint32_t mask = lanes_inside<N>(c, end);
-    if (activation != Activation::none) activate_all<A, N>(activation, sum, R);
+    if (activation != Activation::none) {
+      Vec<A, N> results[R];  // Whose address is known elsewhere, so that the sums stay in registers.
+      unroll<R>([&](auto r) { results[r] = sum[r]; });
+      activate_all<A, N>(activation, results, R);
+      unroll<R>([&](auto r) { sum[r] = results[r]; });
+    }
     unroll<R>([&](auto r) {
       if (r < rows) store_lanes<N>(out + r * pitch + c, sum[r], mask);
     });
