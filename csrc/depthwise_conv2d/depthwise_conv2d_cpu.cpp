@@ -146,15 +146,16 @@ Tensor depthwise_conv2d_cpu(const Tensor& input, const Tensor& weight, const std
   const int64_t tiles = p.channels_last ? (p.out_height + p.tile - 1) / p.tile : 1;
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "depthwise_conv2d", {
     using A = acc_t<scalar_t>;
-    const auto kernel = p.planes ? FASTCNN_SELECT(depthwise_planes_forward<scalar_t>)
-                                 : FASTCNN_SELECT(depthwise_forward<scalar_t>);
+    const auto kernel =
+        p.planes ? FASTCNN_SELECT(depthwise_planes_forward<scalar_t>) : FASTCNN_SELECT(depthwise_forward<scalar_t>);
     const auto* x_ptr = static_cast<const scalar_t*>(x.const_data_ptr());
     const auto* w_ptr = static_cast<const scalar_t*>(w.const_data_ptr());
     const auto* b_ptr = bias ? static_cast<const scalar_t*>(b.const_data_ptr()) : nullptr;
     auto* to = static_cast<scalar_t*>(out.mutable_data_ptr());
     const int64_t grain = grain_for(p, p.out_width * (p.channels_last ? p.tile : p.out_height));
     torch::stable::parallel_for(0, p.images * tiles * depthwise_groups(p), grain, [&](int64_t begin, int64_t end) {
-      const auto scratch = make_scratch<A>(p.planes ? depthwise_planes_scratch(p, false) : depthwise_forward_scratch(p, end - begin));
+      const auto scratch =
+          make_scratch<A>(p.planes ? depthwise_planes_scratch(p, false) : depthwise_forward_scratch(p, end - begin));
       kernel(x_ptr, w_ptr, b_ptr, to, p, Activation(activation), begin, end, aligned(scratch.get()));
     });
   });
@@ -194,8 +195,8 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
   const int64_t group_grain = std::max<int64_t>(grain * chunks / std::max<int64_t>(units, 1), 1);
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "depthwise_conv2d_backward", {
     using A = acc_t<scalar_t>;
-    const auto kernel = p.planes ? FASTCNN_SELECT(depthwise_planes_backward<scalar_t>)
-                                 : FASTCNN_SELECT(depthwise_backward<scalar_t>);
+    const auto kernel =
+        p.planes ? FASTCNN_SELECT(depthwise_planes_backward<scalar_t>) : FASTCNN_SELECT(depthwise_backward<scalar_t>);
     const auto* g_ptr = static_cast<const scalar_t*>(g.const_data_ptr());
     const auto* x_ptr = static_cast<const scalar_t*>(x.const_data_ptr());
     const auto* w_ptr = static_cast<const scalar_t*>(w.const_data_ptr());
@@ -204,7 +205,8 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
     const int64_t stored = out_channels * (p.taps + 1);
     const auto partial = make_scratch<A>(summed ? chunks * stored : 0);
     torch::stable::parallel_for(0, groups * chunks, group_grain, [&](int64_t begin, int64_t end) {
-      const auto scratch = make_scratch<A>(p.planes ? depthwise_planes_scratch(p, true) : depthwise_backward_scratch(p));
+      const auto scratch =
+          make_scratch<A>(p.planes ? depthwise_planes_scratch(p, true) : depthwise_backward_scratch(p));
       for (int64_t task = begin; task < end; ++task) {
         const int64_t group = task / chunks, chunk = task % chunks;
         kernel(g_ptr, x_ptr, w_ptr, to, summed ? partial.get() + chunk * stored : nullptr, p, group,

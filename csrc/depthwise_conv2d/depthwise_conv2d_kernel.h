@@ -32,10 +32,10 @@ struct DepthwisePlan {
   int64_t height, width, out_height, out_width;
   int64_t stride_h, stride_w, pad_top, pad_left;
   int64_t kernel_h, kernel_w, taps, dilation_h;
-  int64_t reach_h, reach_w;   // The largest shift.
-  int64_t group;              // Channels that a task takes at once; a multiple of a vector, or all.
-  int64_t pitch, tile, rows;  // Cells in a row; rows of cells that are computed at once, and in all.
-  int64_t phase_cells;        // Of a copy of the input for one tile, in one phase.
+  int64_t reach_h, reach_w;        // The largest shift.
+  int64_t group;                   // Channels that a task takes at once; a multiple of a vector, or all.
+  int64_t pitch, tile, rows;       // Cells in a row; rows of cells that are computed at once, and in all.
+  int64_t phase_cells;             // Of a copy of the input for one tile, in one phase.
   int64_t copy_pitch, grad_pitch;  // Elements from row to row of the copies of planes.
   const int64_t *order, *x_offset, *shift, *phase_first;  // Taps by phase; those of phase p from phase_first[p].
 };
@@ -83,10 +83,9 @@ FASTCNN_FOR_EACH_ISA(
     template <typename T>
     void depthwise_planes_forward(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& plan,
                                   Activation activation, int64_t begin, int64_t end, acc_t<T>* scratch);
-    template <typename T>
-    void depthwise_planes_backward(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial,
-                                   const DepthwisePlan& plan, int64_t group, int64_t begin, int64_t end,
-                                   acc_t<T>* scratch);
+    template <typename T> void depthwise_planes_backward(const T* grad, const T* x, const T* weight, T* grad_x,
+                                                         acc_t<T>* partial, const DepthwisePlan& plan, int64_t group,
+                                                         int64_t begin, int64_t end, acc_t<T>* scratch);
 
     // Adds up the `chunks` partial sums, `taps` + 1 for each channel in [begin, end) of `channels`, in their order.
     // grad_weight and grad_bias may be null.

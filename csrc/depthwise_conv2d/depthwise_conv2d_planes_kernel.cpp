@@ -77,18 +77,34 @@ inline void for_columns(int64_t begin, int64_t end, const Body& body) {
   }
 }
 
+// Small planes are convolved several at once; their weights and biases:
+constexpr int64_t kManyPlanes = 16, kManyPixels = 2048;
+
+template <int K, typename T>
+struct Filters {
+  acc_t<T> weight[kManyPlanes * K * K], bias[kManyPlanes];
+
+  static int64_t count(const DepthwisePlan& p, int64_t left) {
+    const int64_t fitting = kInPlace<T> ? kManyPixels / (p.height * p.width) : 1;
+    const int64_t most = fitting < 1 ? 1 : fitting < kManyPlanes ? fitting : kManyPlanes;
+    return left < most ? left : most;
+  }
+  void load_one(int64_t i, const T* weights, bool flipped) {
+    for (int t = 0; t < K * K; ++t) weight[i * K * K + t] = load<1>(weights + (flipped ? K * K - 1 - t : t))[0];
+  }
+};
+
 // Rows [first, last) of the outputs.
 template <int K, int S, typename A>
-__attribute__((noinline)) void convolve_plane(const Rows<A>& in, int64_t top, int64_t left, const A* weight, A bias,
-                                              Activation activation, A* out, int64_t width, int64_t first,
-                                              int64_t last) {
-  // More rows in registers read less; the maps of most networks are a multiple of 7 high.
-  constexpr int kFew = 4, kMany = kMaskedRows && K < 7 ? 7 : kFew;
+__attribute__((noinline)) void convolve_planes(const Planes<A>& planes, int64_t top, int64_t left,
+                                               Activation activation, int64_t first, int64_t last) {
+  // More rows in registers read less; the maps of most networks are a multiple of 7 high. (Double: for less code.)
+  constexpr int kFew = 4, kMany = kMaskedRows && sizeof(A) == 4 ? 7 : kFew;
   for (int64_t r = first, n; (n = last - r) > 0;) {
     const bool many = n % kMany == 0 || n == 5 || n == 6;
-    for_columns<A>(0, width, [&](auto lanes, int64_t begin, int64_t end) {
+    for_columns<A>(0, planes.out_pitch, [&](auto lanes, int64_t begin, int64_t end) {
       const auto rows = many ? &convolve_rows<K, S, lanes, kMany, A> : &convolve_rows<K, S, lanes, kFew, A>;
-      rows(in, r * S - top, -left, weight, bias, activation, out + r * width, width, n, begin, end);
+      rows(planes, r * S - top, -left, r, n, begin, end, activation);
     });
     r += many ? kMany : kFew;
   }
@@ -106,17 +122,28 @@ struct Forward {
   template <int K, int S>
   void run() const {
     using A = acc_t<T>;
+    const int64_t in_pixels = p.height * p.width, out_pixels = p.out_height * p.out_width;
     const Source<T> source(p.height, p.width, p.pad_left, p.copy_pitch, scratch);
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t channel = task % p.channels;
-      A w[K * K];
-      for (int t = 0; t < K * K; ++t) w[t] = load<1>(weight + channel * K * K + t)[0];
-      const A b = bias == nullptr ? A(0) : load<1>(bias + channel)[0];
+    Filters<K, T> filters;
+    for (int64_t task = begin, count; task < end; task += count) {
+      count = Filters<K, T>::count(p, end - task);
+      for (int64_t i = 0; i < count; ++i) {
+        const int64_t channel = (task + i) % p.channels;
+        filters.load_one(i, weight + channel * K * K, false);
+        if (bias != nullptr) filters.bias[i] = load<1>(bias + channel)[0];
+      }
       for (int64_t r = 0; r < p.out_height; r += p.tile) {
         const int64_t last = p.out_height - r < p.tile ? p.out_height : r + p.tile, y = r * S - p.pad_top;
-        const Rows<A> in = source.rows(x + task * p.height * p.width, y, y + (last - r - 1) * S + K);
-        const Target<T> to{out + task * p.out_height * p.out_width, source.end((p.tile - 1) * S + K), p.out_width};
-        convolve_plane<K, S>(in, p.pad_top, p.pad_left, w, b, activation, to.begin(r), p.out_width, r, last);
+        const Target<T> to{out + task * out_pixels, source.end((p.tile - 1) * S + K), p.out_width};
+        const Planes<A> planes{source.rows(x + task * in_pixels, y, y + (last - r - 1) * S + K),
+                               to.begin(r),
+                               count,
+                               in_pixels,
+                               out_pixels,
+                               p.out_width,
+                               filters.weight,
+                               bias == nullptr ? nullptr : filters.bias};
+        convolve_planes<K, S>(planes, p.pad_top, p.pad_left, activation, r, last);
         to.end(r, last);
       }
     }
@@ -134,15 +161,22 @@ struct Backward {
   int64_t group, begin, end;
   A* scratch;
 
-  // Rows [first, last) of the gradient of the input. w: flipped, if S = 1.
+  // Rows [first, last) of the gradient of the input, of `count` planes if S = 1, where weights are flipped.
   template <int K, int S>
-  void input(const Source<T>& source, const T* from, const A* w, const Target<T>& target, int64_t first,
+  void input(const Source<T>& source, const T* from, int64_t count, const A* w, const Target<T>& target, int64_t first,
              int64_t last) const {
     A* const to = target.begin(first);
     if constexpr (S == 1) {
       const int64_t top = K - 1 - p.pad_top, left = K - 1 - p.pad_left;
-      const Rows<A> g = source.rows(from, first - top, last - top + K - 1);
-      convolve_plane<K, 1>(g, top, left, w, A(0), Activation::none, to, p.width, first, last);
+      const Planes<A> planes{source.rows(from, first - top, last - top + K - 1),
+                             to,
+                             count,
+                             p.out_height * p.out_width,
+                             p.height * p.width,
+                             p.width,
+                             w,
+                             nullptr};
+      convolve_planes<K, 1>(planes, top, left, Activation::none, first, last);
     } else {
       constexpr int R = kMaskedRows && K == 3 ? 4 : kMaskedRows ? 2 : 1;
       const int64_t q = (first + p.pad_top) / 2, q_end = (last - 1 + p.pad_top) / 2 + 1;
@@ -164,7 +198,7 @@ struct Backward {
                int64_t first, int64_t last) const {
     // As many sums, beside a block of rows of the gradient, as there are registers for.
     constexpr int kRows = K == 3 ? 3 : K == 5 ? (kMaskedRows ? 5 : 2) : (kMaskedRows ? 3 : 1), kRest = K % kRows;
-    constexpr int kMany = !kMaskedRows ? 3 : K == 5 ? 4 : 7;
+    constexpr int kMany = !kMaskedRows || sizeof(A) == 8 ? 3 : K == 5 ? 4 : 7;
     const int64_t y = first * S - p.pad_top;
     const Rows<A> g = grads.rows(g_plane, first, last);
     const Rows<A> in = inputs.rows(x_plane, y, y + (last - first - 1) * S + K);
@@ -186,8 +220,7 @@ struct Backward {
       if (!p.sums_bias) return;
       Vec<A, n> sum = {};
       for (int64_t r = first; r < last; ++r)
-        for (int64_t i = c; i < c_end; i += n)
-          sum += load_lanes<n>(g.at + r * g.pitch + i, lanes_inside<n>(i, c_end));
+        for (int64_t i = c; i < c_end; i += n) sum += load_lanes<n>(g.at + r * g.pitch + i, lanes_inside<n>(i, c_end));
       A* at = sums + K * K * lanes;
       store<n>(at, load<n>(at) + sum);
     });
@@ -205,20 +238,23 @@ struct Backward {
     A* const results = inputs.end((p.tile - 1) * S + K);
     if (partial != nullptr)
       for (int64_t i = 0; i < n * stored; i += lanes) store<lanes>(sums + i, Vec<A, lanes>{});
+    Filters<K, T> filters;
     for (int64_t image = begin; image < end; ++image) {
-      for (int64_t i = 0; i < n; ++i) {
+      for (int64_t i = 0, count; i < n; i += count) {
+        count = S == 1 ? Filters<K, T>::count(p, n - i) : 1;
+        if (grad_x != nullptr)
+          for (int64_t j = 0; j < count; ++j) filters.load_one(j, weight + (c + i + j) * K * K, S == 1);
         const int64_t plane = image * p.channels + c + i;
         const T *g_plane = grad + plane * out_pixels, *x_plane = x + plane * in_pixels;
-        A w[K * K];
-        if (grad_x != nullptr)
-          for (int t = 0; t < K * K; ++t)
-            w[t] = load<1>(weight + (c + i) * K * K + (S == 1 ? K * K - 1 - t : t))[0];
         for (int64_t r = 0; r < p.out_height; r += p.tile) {
           const int64_t last = p.out_height - r <= p.tile ? p.out_height : r + p.tile;
           const int64_t y_end = last == p.out_height || last * S > p.height ? p.height : last * S;
           if (grad_x != nullptr && r * S < y_end)
-            input<K, S>(grads, g_plane, w, {grad_x + plane * in_pixels, results, p.width}, r * S, y_end);
-          if (partial != nullptr) weights<K, S>(grads, inputs, g_plane, x_plane, sums + i * stored, r, last);
+            input<K, S>(grads, g_plane, count, filters.weight, {grad_x + plane * in_pixels, results, p.width}, r * S,
+                        y_end);
+          for (int64_t j = 0; partial != nullptr && j < count; ++j)
+            weights<K, S>(grads, inputs, g_plane + j * out_pixels, x_plane + j * in_pixels, sums + (i + j) * stored, r,
+                          last);
         }
       }
     }
@@ -264,9 +300,9 @@ void depthwise_planes_backward(const T* grad, const T* x, const T* weight, T* gr
   run_for(plan, Backward<T>{grad, x, weight, grad_x, partial, plan, group, begin, end, scratch});
 }
 
-#define INSTANTIATE(T)                                                                                        \
+#define INSTANTIATE(T)                                                                                          \
   template void depthwise_planes_forward<T>(const T*, const T*, const T*, T*, const DepthwisePlan&, Activation, \
-                                            int64_t, int64_t, acc_t<T>*);                                     \
+                                            int64_t, int64_t, acc_t<T>*);                                       \
   template void depthwise_planes_backward<T>(const T*, const T*, const T*, T*, acc_t<T>*, const DepthwisePlan&, \
                                              int64_t, int64_t, int64_t, acc_t<T>*);
 INSTANTIATE(float)
