@@ -5,7 +5,8 @@
 #include "../common/isa.h"
 #include "../common/storage.h"
 
-// Both layouts and all strides become one flat stride-1 problem over zero-padded copies of a few rows.
+// What planes.h and direct.h do not cover, of both layouts and all strides, becomes one flat stride-1 problem over
+// zero-padded copies of a few rows.
 //
 // Pixel (y, x) of the padded input lies in phase (y % stride, x % stride) at cell (y / stride, x / stride). Output
 // (r, c) then reads, at every tap, the cell (r, c) + shift of the tap's phase, so with rows `pitch` cells apart a tap

@@ -174,10 +174,9 @@ void convolve_rows(const Planes<A>& planes, int64_t y, int64_t x, int64_t row, i
           });
         });
       });
-      // What the next rows of outputs will be the first to read.
-      if (planes.count == 1)
-        unroll<R * S>([&](auto i)
-                          FASTCNN_INLINE { __builtin_prefetch(from + ((R - 1) * S + K + i) * in.pitch + K / 2); });
+      // What the next rows of outputs will be the first to read, or the same rows of a plane some planes on.
+      const A* later = from + (planes.count > 1 ? 3 * planes.in_step : ((R - 1) * S + K) * in.pitch);
+      unroll<R * S>([&](auto i) FASTCNN_INLINE { __builtin_prefetch(later + i * in.pitch + K / 2); });
       if (activation != Activation::none) {
         Vec<A, N> results[R];  // Whose address is known elsewhere, so that the sums stay in registers.
         unroll<R>([&](auto r) FASTCNN_INLINE { results[r] = sum[r]; });
@@ -201,8 +200,12 @@ __attribute__((noinline)) void spread_rows(const Rows<A>& grad, int64_t q, int64
                                            int64_t width) {
   constexpr int M = (K + 1) / 2;
   using Lanes = std::make_integer_sequence<int, N>;
-  A w[K * K];
-  memcpy(w, weight, sizeof w);
+  Vec<A, N> w[K * K];
+  unroll<K * K>([&](auto t) FASTCNN_INLINE {
+    Vec<A, N> v = weight[t] - Vec<A, N>{};
+    if (K == 3) keep(v);
+    w[t] = v;
+  });
   for (int64_t c = begin; c < end; c += N) {
     uint32_t mask[M];
     unroll<M>([&](auto n) FASTCNN_INLINE { mask[n] = lanes_inside<N>(c - n, grad.width); });
