@@ -16,6 +16,7 @@ constexpr int64_t kMaxStride = 64, kMaxSize = int64_t(1) << 31;
 // What a tile's copy of the input may take, so that it is still in L1 (planes) or L2 (groups) when it is read.
 constexpr int64_t kPlaneBytes = 24 << 10, kGroupBytes = 100 << 10, kDirectBytes = 128 << 10, kStagedBytes = 300 << 10;
 constexpr int64_t kCacheSetBytes = 4096;  // Pixels this far apart, or a multiple, share one set of L1.
+constexpr int64_t kPlaneRows = 28;        // Tiles of planes are multiples, as maps and blocks of rows are.
 
 struct Axis {
   int64_t in, kernel, stride, low, high, dilation, out;
@@ -75,6 +76,17 @@ struct OwnedPlan {
       if (staged) p.step += 64 / size;
       p.tile =
           std::clamp((staged ? kStagedBytes : kDirectBytes) / row, std::min<int64_t>(4, p.out_height), p.out_height);
+    }
+    p.planes = !p.channels_last && p.multiplier == 1 && y.dilation == 1 && x.dilation == 1 && y.stride == x.stride &&
+               y.kernel == x.kernel &&
+               (((y.kernel == 3 || y.kernel == 5) && y.stride <= 2) || (y.kernel == 7 && y.stride == 1));
+    if (p.planes) {
+      const int64_t row = p.out_width * y.stride * int64_t(sizeof(float));
+      p.tile = std::max(kPlaneBytes / row / kPlaneRows, int64_t(1)) * kPlaneRows;
+      p.group = std::clamp(p.channels / 16, int64_t(1), int64_t(16));
+      const auto vectors = [](int64_t n) { return (n + 15) & -16; };
+      p.copy_pitch = std::max(x.low + x.in, x.stride * vectors(x.out)) + kDepthwiseSlack;
+      p.grad_pitch = vectors(std::max(x.out, (x.low + x.in) / x.stride + 1)) + kDepthwiseSlack;
     }
     p.phase_cells = (p.tile + p.reach_h) * p.pitch + p.reach_w + kDepthwiseSlack;
     for (int64_t phase_y = 0; phase_y < y.stride; ++phase_y) {
@@ -141,14 +153,16 @@ Tensor depthwise_conv2d_cpu(const Tensor& input, const Tensor& weight, const std
   const int64_t tiles = p.channels_last ? (p.out_height + p.tile - 1) / p.tile : 1;
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "depthwise_conv2d", {
     using A = acc_t<scalar_t>;
-    const auto kernel = FASTCNN_SELECT(depthwise_forward<scalar_t>);
+    const auto kernel =
+        p.planes ? FASTCNN_SELECT(depthwise_planes_forward<scalar_t>) : FASTCNN_SELECT(depthwise_forward<scalar_t>);
     const auto* x_ptr = static_cast<const scalar_t*>(x.const_data_ptr());
     const auto* w_ptr = static_cast<const scalar_t*>(w.const_data_ptr());
     const auto* b_ptr = bias ? static_cast<const scalar_t*>(b.const_data_ptr()) : nullptr;
     auto* to = static_cast<scalar_t*>(out.mutable_data_ptr());
     const int64_t grain = grain_for(p, p.out_width * (p.channels_last ? p.tile : p.out_height));
     torch::stable::parallel_for(0, p.images * tiles * depthwise_groups(p), grain, [&](int64_t begin, int64_t end) {
-      const auto scratch = make_scratch<A>(depthwise_forward_scratch(p, end - begin));
+      const auto scratch =
+          make_scratch<A>(p.planes ? depthwise_planes_scratch(p, false) : depthwise_forward_scratch(p, end - begin));
       kernel(x_ptr, w_ptr, b_ptr, to, p, Activation(activation), begin, end, aligned(scratch.get()));
     });
   });
@@ -164,7 +178,7 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
   p.sums_bias = need_bias;
   // The gradient of the input takes the stride apart by rows too.
   if (p.direct && (p.dilation_h != 1 || p.stride_h != p.stride_w)) p.direct = false;
-  if (!p.direct) p.tile = owned.packed_tile;
+  if (!p.direct && !p.planes) p.tile = owned.packed_tile;
   const int64_t out_channels = p.channels * p.multiplier;
   STD_TORCH_CHECK(grad.dim() == 4 && grad.size(0) == p.images && grad.size(1) == out_channels &&
                       grad.size(2) == p.out_height && grad.size(3) == p.out_width &&
@@ -181,14 +195,16 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
   plan_writes(grad_input, p);
   Tensor grad_weight = make(need_weight, {out_channels, 1, p.kernel_h, p.kernel_w});
   Tensor grad_bias = make(need_bias, {out_channels});
-  const int64_t groups = depthwise_groups(p), units = p.images * ((p.rows + p.tile - 1) / p.tile);
-  const int64_t grain = grain_for(p, p.out_width * p.tile);
+  const int64_t groups = p.planes ? (p.channels + p.group - 1) / p.group : depthwise_groups(p);
+  const int64_t units = p.images * (p.planes ? 1 : (p.rows + p.tile - 1) / p.tile);
+  const int64_t grain = grain_for(p, p.out_width * (p.planes ? p.out_height * p.group : p.tile));
   // A group's sum is split only where there are too few groups to share out; by shapes, never by threads.
   const int64_t chunks = std::clamp<int64_t>((16 + groups - 1) / groups, 1, std::max<int64_t>(units / grain, 1));
   const int64_t group_grain = std::max<int64_t>(grain * chunks / std::max<int64_t>(units, 1), 1);
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "depthwise_conv2d_backward", {
     using A = acc_t<scalar_t>;
-    const auto kernel = FASTCNN_SELECT(depthwise_backward<scalar_t>);
+    const auto kernel =
+        p.planes ? FASTCNN_SELECT(depthwise_planes_backward<scalar_t>) : FASTCNN_SELECT(depthwise_backward<scalar_t>);
     const auto* g_ptr = static_cast<const scalar_t*>(g.const_data_ptr());
     const auto* x_ptr = static_cast<const scalar_t*>(x.const_data_ptr());
     const auto* w_ptr = static_cast<const scalar_t*>(w.const_data_ptr());
@@ -198,7 +214,8 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
     const auto partial_memory = make_scratch<A>(summed ? chunks * stored + kDepthwiseSlack : 0);
     A* const partial = aligned(partial_memory.get());
     torch::stable::parallel_for(0, groups * chunks, group_grain, [&](int64_t begin, int64_t end) {
-      const auto scratch = make_scratch<A>(depthwise_backward_scratch(p));
+      const auto scratch =
+          make_scratch<A>(p.planes ? depthwise_planes_scratch(p, true) : depthwise_backward_scratch(p));
       for (int64_t task = begin; task < end; ++task) {
         const int64_t group = task / chunks, chunk = task % chunks;
         kernel(g_ptr, x_ptr, w_ptr, to, summed ? partial + chunk * stored : nullptr, p, group, units * chunk / chunks,

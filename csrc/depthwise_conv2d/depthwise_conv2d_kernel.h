@@ -5,7 +5,8 @@
 #include "../common/isa.h"
 #include "../common/storage.h"
 
-// Both layouts and all strides become one flat stride-1 problem over zero-padded copies of a few rows.
+// What planes.h and direct.h do not cover, of both layouts and all strides, becomes one flat stride-1 problem over
+// zero-padded copies of a few rows.
 //
 // Pixel (y, x) of the padded input lies in phase (y % stride, x % stride) at cell (y / stride, x / stride). Output
 // (r, c) then reads, at every tap, the cell (r, c) + shift of the tap's phase, so with rows `pitch` cells apart a tap
@@ -28,15 +29,18 @@ struct DepthwisePlan {
   bool direct;                           // channels_last, and the tensors are read as they lie: see direct.h.
   bool large;                            // Direct: whether caches are unlikely to keep a result until it is read,
   bool streams;                          // and whether it bypasses them: the output's, or the gradient of the input's.
+  bool planes;                           // NCHW, and as planes.h has it.
   bool sums_bias;                        // Whether the gradient of the bias is wanted.
   int64_t images, channels, multiplier;  // Of the input; output channel c * multiplier + m reads input channel c.
   int64_t height, width, out_height, out_width;
   int64_t stride_h, stride_w, pad_top, pad_left;
   int64_t kernel_h, kernel_w, taps, dilation_h;
-  int64_t reach_h, reach_w;   // The largest shift.
-  int64_t step;               // Direct: elements from pixel to pixel; more than channels if rows are copied first.
-  int64_t pitch, tile, rows;  // Cells in a row; rows of cells that are computed at once, and in all.
-  int64_t phase_cells;        // Of a copy of the input for one tile, in one phase.
+  int64_t reach_h, reach_w;        // The largest shift.
+  int64_t step;                    // Direct: elements from pixel to pixel; more than channels if rows are copied first.
+  int64_t group;                   // Planes: channels that a task of the gradients takes.
+  int64_t pitch, tile, rows;       // Cells in a row; rows of cells that are computed at once, and in all.
+  int64_t phase_cells;             // Of a copy of the input for one tile, in one phase.
+  int64_t copy_pitch, grad_pitch;  // Elements from row to row of the copies of planes.
   const int64_t *order, *x_offset, *shift, *phase_first;  // Taps by phase; those of phase p from phase_first[p].
 };
 
@@ -71,6 +75,13 @@ static inline int64_t depthwise_backward_scratch(const DepthwisePlan& p) {
   const int64_t grad = (p.tile + p.reach_h) * p.pitch + p.reach_w + 2 * kDepthwiseSlack;
   return width * (2 * in + grad) + kDepthwiseGroup * p.multiplier * (2 * p.taps + 1) + 2 * kDepthwiseSlack;
 }
+static inline int64_t depthwise_planes_scratch(const DepthwisePlan& p, bool backward) {
+  const int64_t in = ((p.tile - 1) * p.stride_h + p.kernel_h) * p.copy_pitch + 3 * kDepthwiseSlack;
+  if (!backward) return in + p.tile * p.out_width + kDepthwiseSlack;
+  const int64_t grad = (p.tile + 2 * p.kernel_h) * p.grad_pitch + 3 * kDepthwiseSlack;
+  const int64_t grad_in = (p.tile * p.stride_h + p.kernel_h) * p.width + kDepthwiseSlack;
+  return in + grad + grad_in + p.group * (p.taps + kDepthwiseSlack) * kDepthwiseSlack;
+}
 // Partial sums of a chunk.
 static inline int64_t depthwise_sums(const DepthwisePlan& p) {
   const int64_t channels = p.channels * p.multiplier;
@@ -90,6 +101,14 @@ FASTCNN_FOR_EACH_ISA(
     template <typename T>
     void depthwise_backward(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial,
                             const DepthwisePlan& plan, int64_t group, int64_t begin, int64_t end, acc_t<T>* scratch);
+
+    // The same for a plan that is of planes; groups are of plan.group channels and units are images.
+    template <typename T>
+    void depthwise_planes_forward(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& plan,
+                                  Activation activation, int64_t begin, int64_t end, acc_t<T>* scratch);
+    template <typename T> void depthwise_planes_backward(const T* grad, const T* x, const T* weight, T* grad_x,
+                                                         acc_t<T>* partial, const DepthwisePlan& plan, int64_t group,
+                                                         int64_t begin, int64_t end, acc_t<T>* scratch);
 
     // Adds up the `chunks` partial sums of output channels [begin, end), which begin at whole groups, in their order.
     // grad_weight and grad_bias may be null.

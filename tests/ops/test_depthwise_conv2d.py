@@ -106,6 +106,78 @@ def test_agrees_with_conv2d(n, c, m, h, w, kernel, stride, dilation, padding, dt
         assert_close_to(grad, exact_grad, reduction=16 * 49 + out.numel() // c)
 
 
+# Rows shorter and longer than whole and half vectors of every level, and blocks of rows of every height.
+@pytest.mark.parametrize("stride, size", [(1, 3), (2, 3), (1, 5), (2, 5), (1, 7), (2, 7)])
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.integers(1, 2), st.integers(1, 18), st.integers(1, 36), st.integers(1, 70), st.data(),
+    st.sampled_from((torch.float64, torch.float32, torch.float32, torch.bfloat16)),
+    st.sampled_from((None, "relu", "hardswish", "silu")),
+)  # fmt: skip
+def test_planes_agree_with_conv2d(stride, size, n, c, h, w, data, dtype, activation):
+    padding = data.draw(st.tuples(st.integers(0, size), st.integers(0, size)))
+    if h + 2 * padding[0] < size or w + 2 * padding[1] < size:
+        return
+    g = torch.Generator().manual_seed(h * w)
+    x, weight, bias = (
+        torch.randn(shape, generator=g).to(dtype).requires_grad_() for shape in ((n, c, h, w), (c, 1, size, size), (c,))
+    )
+    wide = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
+    with _library.kernel_mode():
+        out = ops.depthwise_conv2d(x, weight, bias, stride, padding)
+        wanted = F.conv2d(*wide, stride, padding, 1, c)
+        assert_close_to(out.detach(), wanted.detach(), reduction=49)
+        cotangent = torch.randn(out.shape, generator=g).to(dtype)
+        grads = torch.autograd.grad(out, (x, weight, bias), cotangent)
+        activated = ops.depthwise_conv2d(x, weight, bias, stride, padding, 1, activation).detach()
+    for grad, exact in zip(grads, torch.autograd.grad(wanted, wide, cotangent.double()), strict=True):
+        assert_close_to(grad, exact, reduction=16 * 49 + out.numel() // c)
+    exact = wanted if activation is None else getattr(F, activation)(wanted)
+    assert_close_to(activated, exact.detach(), reduction=49)
+
+
+@pytest.mark.parametrize("size, stride", [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1)])
+@pytest.mark.parametrize("width", [4, 7, 16, 19, 33])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_is_not_finite_spreads_as_far_as_the_kernel(size, stride, width, dtype):
+    shape, weight = (2, 3, 9, width), torch.rand(3, 1, size, size).to(dtype) + 0.5
+    for y in (0, 4, 8):
+        for at in (0, width // 2, width - 1):
+            x = torch.zeros(shape, dtype=dtype)
+            x[0, 1, y, at] = float("inf")
+            x[1, 2, y, at] = float("nan")
+            with _library.kernel_mode():
+                out = ops.depthwise_conv2d(x, weight, None, stride, size // 2)
+                wanted = F.conv2d(x.double(), weight.double(), None, stride, size // 2, 1, 3)
+                grad = torch.zeros(out.shape, dtype=dtype)
+                row, column = y // stride, at // stride
+                grad[0, 1, row, column] = float("inf")
+                grad[1, 2, row, column] = float("nan")
+                pads, ones = [size // 2] * 4, torch.ones(shape, dtype=dtype)
+                ours = torch.ops.fastcnn.depthwise_conv2d_backward(
+                    grad, ones, weight, [stride] * 2, pads, [1, 1], True, False, False
+                )[0]
+            # Where infinity meets the zeros of the map it makes NaN in PyTorch too, wherever a tap lies between.
+            assert torch.equal(out.isfinite(), wanted.isfinite())
+            wanted = torch.nn.grad.conv2d_input(shape, weight.double(), grad.double(), stride, size // 2, 1, 3)
+            assert torch.equal(ours.isfinite(), wanted.isfinite())
+
+
+def test_the_gradient_of_the_weight_meets_no_pixel_beyond_a_tap():
+    for width in (3, 7, 8, 16, 17, 40):
+        x = torch.zeros(1, 2, 9, width)
+        x[0, 0, :, 0] = float("nan")  # Column 0 is never to the right of an output.
+        x[0, 1, 8] = float("nan")  # The last row is never above one.
+        grad = torch.ones(1, 2, 9, width)
+        with _library.kernel_mode():
+            weight = torch.ones(2, 1, 3, 3)
+            got = torch.ops.fastcnn.depthwise_conv2d_backward(
+                grad, x, weight, [1, 1], [1] * 4, [1, 1], False, True, False
+            )[1]
+        assert got[0, 0, :, 2].isfinite().all() and got[0, 0, :, :2].isnan().all()
+        assert got[1, 0, 0].isfinite().all() and got[1, 0, 1:].isnan().all()
+
+
 @pytest.mark.parametrize(
     "shape, layout, size, training, routed",
     [
