@@ -9,7 +9,7 @@ from fastcnn.testing import photo
 from fastcnn.testing.benches import DTYPES, list_benches, quick_benches
 from fastcnn.testing.environment import environment
 from fastcnn.testing.runner import prepare
-from fastcnn.testing.timing import clock_for, plan
+from fastcnn.testing.timing import SLOW_SECONDS, clock_for, plan, slow_rounds
 
 ROWS = {
     "op": ("fastcnn", "torch", "torchvision", "reference", "compile"),
@@ -66,7 +66,10 @@ def time_row(benchmark):
         on_gpu = torch.device(bench.device).type == "cuda"
         timed = (lambda: (call(), torch.cuda.synchronize())) if on_gpu else call
         with prepared[1].context():
-            rounds, repeats = plan(clock_for(bench.device).time(call, 1), budget=1.0)
+            seconds = clock_for(bench.device).time(call, 1)
+            rounds, repeats = plan(seconds, budget=1.0)
+            if row != "fastcnn" and seconds > SLOW_SECONDS:
+                rounds = slow_rounds(seconds)
             benchmark.group = bench.group
             benchmark.extra_info.update(row=name, **prepared[1].notes)
             benchmark.pedantic(timed, rounds=rounds, iterations=repeats, warmup_rounds=1)

@@ -15,13 +15,13 @@ from torch import nn
 from fastcnn.models import list_models
 from fastcnn.nn import Hardswish, RoIAlign
 from fastcnn.testing import bench_command, photo, reports, tables, timing
-from fastcnn.testing.benches import Bench, list_benches, quick_benches
+from fastcnn.testing.benches import Bench, half_benches, list_benches, quick_benches
 from fastcnn.testing.environment import environment
 from fastcnn.testing.network_rows import plain_torch, prepare_network, without_dropout
 from fastcnn.testing.op_rows import prepare_op
 from fastcnn.testing.roofline import SIZES, floor_seconds, measure_roofline
 from fastcnn.testing.runner import run, summarise
-from fastcnn.testing.spec import Case, OpSpec
+from fastcnn.testing.spec import Case, OpSpec, in_format
 from fastcnn.testing.specs import SPECS
 from fastcnn.testing.steps import Step, run_steps
 
@@ -46,9 +46,27 @@ def test_measure_interleaves_and_reaches_the_sample_length():
     assert samples["fast"] == pytest.approx([1e-3] * 20) and samples["slow"] == pytest.approx([0.02] * 20)
     rounds = clock.timed[4:]  # After two warm-up calls of each.
     assert {call for call, _ in clock.timed[:4]} == {fast, slow} and all(n == 1 for _, n in clock.timed[:4])
-    for first, second in zip(rounds[::2], rounds[1::2], strict=True):
+    untimed, sampled = rounds[::2], rounds[1::2]
+    assert untimed == [(call, 1) for call, _ in sampled]
+    for first, second in zip(sampled[::2], sampled[1::2], strict=True):
         assert {first, second} == {(fast, 5), (slow, 1)}
-    assert len({call for call, _ in rounds[::2]}) == 2, "the same one is always first"
+    assert len({call for call, _ in sampled[::2]}) == 2, "the same one is always first"
+
+
+@pytest.mark.parametrize("seconds, rounds", [(2.5, 3), (4.0, 2), (30.0, 1)])
+def test_a_slow_rival_is_timed_a_few_times(seconds, rounds):
+    clock = FakeClock()
+    calls = {"fast": lambda: 1e-3, "slow": lambda: seconds}
+    samples = timing.measure(calls, clock=clock, budget=0.5)
+    assert samples["slow"] == [seconds] * rounds and len(samples["fast"]) == 100
+    assert len([call for call, _ in clock.timed if call is calls["slow"]]) == 1 + rounds, "one call more to warm up"
+    entry = summarise({"fastcnn": samples["fast"], "torch": samples["slow"]})
+    assert entry["ratio"]["value"] == pytest.approx(seconds / 1e-3)
+
+
+def test_slow_calls_alike_are_timed_in_full():
+    samples = timing.measure({"ours": lambda: 3.0, "theirs": lambda: 4.0}, clock=FakeClock(), budget=0.5)
+    assert [len(values) for values in samples.values()] == [timing.MIN_ROUNDS] * 2
 
 
 @pytest.mark.parametrize("seconds, rounds", [(100.0, timing.MIN_ROUNDS), (1e-6, timing.MAX_ROUNDS), (0.1, 10)])
@@ -73,10 +91,13 @@ def test_ratio_of_medians():
     assert ratio == timing.ratio_of_medians(slow, [1.0] * 7), "an interval must be reproducible"
     # Both disturbed at once: paired draws see that the ratio never changes.
     assert timing.ratio_of_medians([2.0, 20.0, 4.0], [1.0, 10.0, 2.0]).low == 2.0
+    # Of other numbers of rounds: each by itself.
+    ratio = timing.ratio_of_medians([20.0], [1.0, 2.0, 2.0, 2.0, 3.0])
+    assert (ratio.value, ratio.high) == (10.0, 20.0)
 
 
-@pytest.mark.parametrize("slow, fast", [([], []), ([1.0], [1.0, 2.0])])
-def test_ratio_of_unequal_samples(slow, fast):
+@pytest.mark.parametrize("slow, fast", [([], []), ([], [1.0, 2.0]), ([1.0], [])])
+def test_ratio_of_no_samples(slow, fast):
     with pytest.raises(ValueError, match=f"got {len(slow)} and {len(fast)}"):
         timing.ratio_of_medians(slow, fast)
 
@@ -122,6 +143,19 @@ def test_means_are_geometric_and_of_real_rivals():
     double, half = ({"fastcnn": 1e-3, "torch": ratio * 1e-3} for ratio in (2.0, 0.5))
     rows = list(tables.means([result(double), result(half), result({"fastcnn": 1e-3, "reference": 5.0})]))
     assert rows[1:] == [("nms, float32, forward", "2", "1.00x", "0.50x", "1")]
+
+
+def test_means_are_printed_where_they_say_more_than_the_cases():
+    entry = result({"fastcnn": 1e-3, "torch": 2e-3})
+    assert tables.summary([entry]) == ""
+    assert tables.summary([entry, entry]).splitlines()[1].split() == [
+        "nms,",
+        "float32,",
+        "forward",
+        "2",
+        "2.00x",
+        "2.00x",
+    ]
 
 
 def test_floors():
@@ -170,6 +204,18 @@ def test_every_layer_is_benched():
         assert {case.name for case in spec.layers} == {b.layer for b in list_benches() if b.subject == spec.name}
 
 
+def test_halves_are_every_op_against_itself_in_float32():
+    benches = half_benches()
+    assert {(b.subject, b.dtype, b.against) for b in benches} == {
+        (name, dtype, "float32") for name in SPECS for dtype in ("bfloat16", "float16")
+    }
+    for spec in SPECS.values():
+        directions = {b.direction for b in benches if b.subject == spec.name}
+        assert directions == ({"forward", "forward+backward"} if spec.gradients else {"forward"})
+    groups = [b.group for b in benches]
+    assert len(groups) == len(set(groups)) and not set(groups) & {b.group for b in list_benches()}
+
+
 def spec_with(function, reference):
     case = Case("layer", lambda dtype, device, g: (torch.randn(2, 3, 4, 5, generator=g).to(device, dtype),))
     return OpSpec("made_up", function, reference, (case,), (case,), lambda x: (None, (x,)), peer={"torch": reference})
@@ -186,6 +232,31 @@ def test_a_wrong_result_is_not_timed(monkeypatch, direction, dtype):
     assert entry["rows"] == {} and tables.verdict(entry) == "FAILED"
     monkeypatch.setitem(SPECS, "made_up", spec_with(lambda x: x + 0.0, lambda x: x * 1.0))
     assert set(prepare_op(bench, compile=False).calls) == {"fastcnn", "torch", "torch contiguous"}
+
+
+@pytest.mark.parametrize("direction", ["forward", "forward+backward"])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_halves_compare_and_time_our_own_float32(monkeypatch, direction, dtype):
+    bench = Bench("op", "made_up", "layer", dtype, "channels_last", direction, "cpu", "float32")
+    dtypes = []
+    monkeypatch.setitem(SPECS, "made_up", spec_with(lambda x: dtypes.append(x.dtype) or x * 1.1, lambda x: x * 1.0))
+    entry = run(bench, photo.noise(), budget=0.01)
+    assert set(entry["rows"]) == {"fastcnn", "fastcnn float32"} and entry["rival"] == "fastcnn float32"
+    assert set(dtypes) == {getattr(torch, dtype), torch.float32}
+    assert "fastcnn float32" in tables.page({"x.json": report(entry)})
+    monkeypatch.setitem(SPECS, "made_up", spec_with(lambda x: x * (1 + 0.02 * (x.itemsize < 4)), lambda x: x))
+    assert tables.verdict(run(bench, photo.noise())) == "FAILED"
+
+
+def test_every_map_is_moved_to_the_other_layout():
+    for spec in SPECS.values():
+        arguments = spec.cases[0].make(torch.float32, "cpu", torch.Generator().manual_seed(0))
+        moved = in_format(spec, arguments, torch.channels_last)
+        maps = [a for a in moved[: spec.maps] if a.dim() == 4]
+        assert all(a.is_contiguous(memory_format=torch.channels_last) for a in maps)
+        assert all(a is b for a, b in zip(moved[spec.maps :], arguments[spec.maps :], strict=True))
+        assert not maps or len(maps) == spec.maps
+    assert SPECS["multi_scale_roi_align"].maps == 4
 
 
 def test_a_wrong_gradient_is_not_timed(monkeypatch):

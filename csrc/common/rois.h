@@ -46,6 +46,15 @@ Rois<A> checked_rois(const char* op, const Tensor& rois, int64_t images) {
   return checked;
 }
 
+// Of maps with pixels, if there are RoIs, and bins; rows and columns of both are counted in int32.
+inline RoiShape checked_shape(const char* op, const Tensor& rois, int64_t images, int64_t channels, int64_t height,
+                              int64_t width, int64_t pooled_height, int64_t pooled_width) {
+  for (const int64_t size : {images, channels, height, width, pooled_height, pooled_width})
+    STD_TORCH_CHECK(size >= 0 && size <= INT32_MAX, op, ": expected sizes below 2^31, got ", size);
+  STD_TORCH_CHECK(rois.size(0) == 0 || (height > 0 && width > 0), op, ": expected maps with pixels");
+  return {channels, height, width, int32_t(pooled_height), int32_t(pooled_width)};
+}
+
 // Where gradients of maps N, C, H, W are added up: those of 16-bit ones in float, to be rounded once.
 inline Tensor zeros_to_sum(const Tensor& grad, const std::vector<int64_t>& size, bool channels_last) {
   Tensor sum = empty_4d(grad, size[0], size[1], size[2], size[3], channels_last,

@@ -134,6 +134,14 @@ inline void store(Half* at, Vec<float, N> v) {
   memcpy(at, &bits, sizeof bits);
 }
 
+// AddressSanitizer does not know what memory intrinsics use: this it sees.
+inline void touch([[maybe_unused]] const void* at, [[maybe_unused]] int64_t bytes) {
+#if defined(__SANITIZE_ADDRESS__)
+  const auto* byte = static_cast<const volatile char*>(at);
+  if (bytes > 0) (void)byte[0], (void)byte[bytes - 1];
+#endif
+}
+
 // Past the caches, where the address is a whole number of vectors: for more than caches hold, which else would be read
 // before it is written. Whoever is done with it calls end_stream().
 template <int N, typename T>
@@ -141,6 +149,7 @@ inline void stream(T* at, Vec<acc_t<T>, N> v) {
 #if defined(__x86_64__)
   alignas(sizeof(T) * N) T bits[N];
   store<N>(bits, v);
+  touch(at, sizeof bits);
 #if defined(__AVX512F__)
   if constexpr (sizeof bits == 64) return _mm512_stream_si512(reinterpret_cast<__m512i*>(at), read<__m512i>(bits));
 #endif
@@ -163,8 +172,14 @@ inline void end_stream() {
 template <typename T, int N>
 constexpr bool kMasked = sizeof(acc_t<T>) * N == 64;
 
+template <typename T>
+inline void touch_masked(const T* at, uint32_t mask) {
+  touch(at, mask == 0 ? 0 : sizeof(T) * (32 - __builtin_clz(mask)));
+}
+
 template <int N, typename T>
 inline Vec<acc_t<T>, N> load_masked(const T* at, uint32_t mask) {
+  touch_masked(at, mask);
   if constexpr (sizeof(T) == 8)
     return bit_cast<Vec<acc_t<T>, N>>(_mm512_maskz_loadu_epi64(__mmask8(mask), at));
   else if constexpr (sizeof(T) == 4)
@@ -175,6 +190,7 @@ inline Vec<acc_t<T>, N> load_masked(const T* at, uint32_t mask) {
 
 template <int N, typename T>
 inline void store_masked(T* at, Vec<acc_t<T>, N> v, uint32_t mask) {
+  touch_masked(at, mask);
   if constexpr (sizeof(T) == 8)
     _mm512_mask_storeu_epi64(at, __mmask8(mask), bit_cast<__m512i>(v));
   else if constexpr (sizeof(T) == 4)

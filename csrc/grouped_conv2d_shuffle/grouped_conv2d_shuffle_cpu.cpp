@@ -6,6 +6,7 @@ namespace fastcnn {
 namespace {
 
 constexpr int64_t kPixelChannels = 16;  // Of a group, below which vectors over channels are mostly empty.
+constexpr int64_t kMaxSize = int64_t(1) << 31;
 
 using Sizes = std::vector<int64_t>;
 
@@ -19,13 +20,15 @@ Convolution convolution(const char* op, const Sizes& input, const Sizes& weight,
                         const Sizes& padding, const Sizes& dilation, int64_t groups, int64_t shuffle_groups) {
   STD_TORCH_CHECK(input.size() == 4 && weight.size() == 4, op, ": expected input and weight with 4 dimensions");
   STD_TORCH_CHECK(stride.size() == 2 && padding.size() == 2 && dilation.size() == 2, op, ": expected pairs");
-  STD_TORCH_CHECK(groups > 0 && input[1] == weight[1] * groups && weight[0] % groups == 0, op, ": expected ", groups,
-                  " groups of channels");
+  for (const Sizes* sizes : {&input, &weight, &stride, &padding, &dilation})
+    for (const int64_t size : *sizes)
+      STD_TORCH_CHECK(size >= 0 && size < kMaxSize, op, ": expected sizes below 2^31, got ", size);
+  STD_TORCH_CHECK(groups > 0 && groups < kMaxSize && input[1] == weight[1] * groups && weight[0] % groups == 0, op,
+                  ": expected ", groups, " groups of channels");
   STD_TORCH_CHECK(shuffle_groups > 0 && weight[0] % shuffle_groups == 0, op, ": ", weight[0],
                   " channels are not divisible into ", shuffle_groups, " groups");
   for (int i = 0; i < 2; ++i) {
-    STD_TORCH_CHECK(weight[2 + i] > 0 && stride[i] > 0 && padding[i] >= 0 && dilation[i] > 0, op,
-                    ": expected positive sizes");
+    STD_TORCH_CHECK(weight[2 + i] > 0 && stride[i] > 0 && dilation[i] > 0, op, ": expected positive sizes");
     STD_TORCH_CHECK(input[2 + i] + 2 * padding[i] >= (weight[2 + i] - 1) * dilation[i] + 1, op,
                     ": the kernel is larger than the padded input");
   }

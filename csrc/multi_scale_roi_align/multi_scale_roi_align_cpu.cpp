@@ -23,7 +23,7 @@ Tensor multi_scale_roi_align_cpu(std::vector<Tensor> features, const Tensor& roi
                         x.scalar_type() == features[0].scalar_type(),
                     op, ": expected feature maps [N, C, H, W] that differ in height and width only");
     x = torch::stable::contiguous(x, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-    maps[i].shape = {x.size(1), x.size(2), x.size(3), int32_t(pooled_height), int32_t(pooled_width)};
+    maps[i].shape = checked_shape(op, rois, x.size(0), x.size(1), x.size(2), x.size(3), pooled_height, pooled_width);
     maps[i].spatial_scale = scales[i];
   }
   const int64_t images = features[0].size(0), channels = features[0].size(1);
@@ -57,7 +57,7 @@ std::vector<Tensor> multi_scale_roi_align_backward_cpu(const Tensor& grad, const
   std::vector<Tensor> grads;
   for (size_t i = 0; i < maps.size(); ++i) {
     const int64_t height = sizes[2 + 2 * i], width = sizes[3 + 2 * i];
-    maps[i].shape = {sizes[1], height, width, int32_t(grad.size(2)), int32_t(grad.size(3))};
+    maps[i].shape = checked_shape(op, rois, sizes[0], sizes[1], height, width, grad.size(2), grad.size(3));
     maps[i].spatial_scale = scales[i];
   }
   FASTCNN_DISPATCH_FLOATING(grad.scalar_type(), op, {

@@ -114,15 +114,18 @@ namespace {
 
 Tensor roi_align_cpu(const Tensor& input, const Tensor& rois, double spatial_scale, int64_t pooled_height,
                      int64_t pooled_width, int64_t sampling_ratio, bool aligned) {
+  constexpr const char* op = "roi_align";
+  STD_TORCH_CHECK(input.dim() == 4, op, ": expected input [N, C, H, W]");
+  std::vector<RoiLevel> levels(1);
+  levels[0].shape =
+      checked_shape(op, rois, input.size(0), input.size(1), input.size(2), input.size(3), pooled_height, pooled_width);
+  levels[0].spatial_scale = spatial_scale;
   const bool channels_last = is_channels_last(input);
   const Tensor x = dense(input);
   Tensor out = empty_4d(x, rois.size(0), x.size(1), pooled_height, pooled_width, channels_last);
-  std::vector<RoiLevel> levels(1);
-  levels[0].shape = {x.size(1), x.size(2), x.size(3), int32_t(pooled_height), int32_t(pooled_width)};
-  levels[0].spatial_scale = spatial_scale;
-  FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "roi_align", {
+  FASTCNN_DISPATCH_FLOATING(x.scalar_type(), op, {
     using A = acc_t<scalar_t>;
-    const RoiPlans<A> plans(checked_rois<A>("roi_align", rois, x.size(0)), levels, nullptr, sampling_ratio, aligned);
+    const RoiPlans<A> plans(checked_rois<A>(op, rois, x.size(0)), levels, nullptr, sampling_ratio, aligned);
     roi_align_level(static_cast<const scalar_t*>(x.const_data_ptr()), x.size(0), levels[0], plans, channels_last,
                     static_cast<scalar_t*>(out.mutable_data_ptr()));
   });
@@ -131,16 +134,20 @@ Tensor roi_align_cpu(const Tensor& input, const Tensor& rois, double spatial_sca
 
 Tensor roi_align_backward_cpu(const Tensor& grad, const Tensor& rois, double spatial_scale, int64_t sampling_ratio,
                               bool aligned, std::vector<int64_t> input_size, bool channels_last) {
+  constexpr const char* op = "roi_align_backward";
+  STD_TORCH_CHECK(
+      input_size.size() == 4 && grad.dim() == 4 && grad.size(0) == rois.size(0) && grad.size(1) == input_size[1], op,
+      ": expected a gradient [K, C, height, width] and sizes N, C, H, W of the input");
   const Tensor g =
       torch::stable::contiguous(grad, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
   std::vector<RoiLevel> levels(1);
-  levels[0].shape = {input_size[1], input_size[2], input_size[3], int32_t(grad.size(2)), int32_t(grad.size(3))};
+  levels[0].shape =
+      checked_shape(op, rois, input_size[0], input_size[1], input_size[2], input_size[3], grad.size(2), grad.size(3));
   levels[0].spatial_scale = spatial_scale;
   Tensor out = grad;
-  FASTCNN_DISPATCH_FLOATING(grad.scalar_type(), "roi_align_backward", {
+  FASTCNN_DISPATCH_FLOATING(grad.scalar_type(), op, {
     using A = acc_t<scalar_t>;
-    const RoiPlans<A> plans(checked_rois<A>("roi_align_backward", rois, input_size[0]), levels, nullptr, sampling_ratio,
-                            aligned);
+    const RoiPlans<A> plans(checked_rois<A>(op, rois, input_size[0]), levels, nullptr, sampling_ratio, aligned);
     out = roi_align_level_backward<scalar_t>(g, input_size[0], levels[0], plans, channels_last);
   });
   return out;

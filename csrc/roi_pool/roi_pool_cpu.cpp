@@ -187,7 +187,8 @@ Tensor roi_pool_cpu(const Tensor& input, const Tensor& rois, double spatial_scal
 
 Tensor roi_pool_backward_cpu(const Tensor& grad, const Tensor& input, const Tensor& rois, double spatial_scale) {
   STD_TORCH_CHECK(input.dim() == 4 && grad.dim() == 4 && grad.size(0) == rois.size(0) &&
-                      grad.size(1) == input.size(1) && grad.scalar_type() == input.scalar_type(),
+                      grad.size(1) == input.size(1) && grad.size(2) > 0 && grad.size(3) > 0 &&
+                      grad.scalar_type() == input.scalar_type(),
                   "roi_pool_backward: expected input [N, C, H, W] and a gradient [K, C, height, width] of its dtype");
   const bool channels_last = is_channels_last(input);
   const Tensor x = dense(input);

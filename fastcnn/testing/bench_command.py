@@ -16,7 +16,17 @@ import torch
 from torch import Tensor
 
 from fastcnn.testing import photo, reports, tables
-from fastcnn.testing.benches import BACKWARD, DTYPES, FORWARD, LAYOUTS, Bench, list_benches, quick_benches
+from fastcnn.testing.benches import (
+    BACKWARD,
+    DTYPES,
+    FORWARD,
+    HALVES,
+    LAYOUTS,
+    Bench,
+    half_benches,
+    list_benches,
+    quick_benches,
+)
 from fastcnn.testing.environment import environment
 from fastcnn.testing.roofline import measure_roofline
 
@@ -29,10 +39,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``fastcnn bench``."""
     select = parser.add_argument_group("what to time (each option may be given several values)")
     select.add_argument("--quick", action="store_true", help="three ops and every network, in under 3 minutes")
+    select.add_argument("--halves", action="store_true", help="ops in 16-bit dtypes, against themselves in float32")
     select.add_argument("--op", nargs="+", metavar="NAME", help="ops")
     select.add_argument("--model", nargs="+", metavar="NAME", help="networks")
     select.add_argument("--layer", nargs="+", metavar="TEXT", help="layers whose name contains this")
-    select.add_argument("--dtype", nargs="+", choices=DTYPES, help="default: float32")
+    select.add_argument("--dtype", nargs="+", choices=DTYPES, help="default: float32, or with --halves both others")
     select.add_argument("--layout", nargs="+", choices=LAYOUTS, help="of an op's input; default: both")
     select.add_argument("--direction", nargs="+", choices=(FORWARD, BACKWARD), help="default: both")
     select.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
@@ -132,7 +143,8 @@ def select(options: argparse.Namespace) -> list[Bench]:
     here = {"cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))}
     if options.device not in (here | {"cuda"} if len(here) > 1 else here):
         raise ValueError(f"torch {torch.__version__} has no device {options.device!r} here that can be timed")
-    everything = (quick_benches if options.quick else list_benches)(options.device)
+    every = quick_benches if options.quick else half_benches if options.halves else list_benches
+    everything = every(options.device)
     for kind, names in (("op", options.op), ("network", options.model)):
         known = sorted({b.subject for b in everything if b.kind == kind})
         for name in names or ():
@@ -144,7 +156,7 @@ def select(options: argparse.Namespace) -> list[Bench]:
         for b in everything
         if (not subjects or b.subject in subjects)
         and (not options.layer or any(text in b.layer for text in options.layer))
-        and b.dtype in (options.dtype or ("float32",))
+        and b.dtype in (options.dtype or (HALVES if options.halves else ("float32",)))
         and (not options.layout or b.layout in ("", *options.layout))
         and (not options.direction or b.direction in options.direction)
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -15,7 +16,8 @@ from fastcnn.testing.spec import OpSpec
 from fastcnn.testing.specs import SPECS
 
 FORWARD, BACKWARD = "forward", "forward+backward"
-DTYPES = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16")}
+HALVES = ("bfloat16", "float16")
+DTYPES = {name: getattr(torch, name) for name in ("float32", *HALVES)}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 # PyTorch's 16-bit convolutions on a CPU take seconds a step.
@@ -26,7 +28,10 @@ BATCHES = {"cpu": {FORWARD: (1, 16), BACKWARD: (4,)}, "cuda": {FORWARD: (1, 32),
 
 @dataclass(frozen=True)
 class Bench:
-    """One comparison: a subject (op or network) on one input. `layout` is empty where the rivals choose their own."""
+    """One comparison: a subject (op or network) on one input. `layout` is empty where the rivals choose their own.
+
+    `against` is empty where the rivals are what people use today, or "float32": ours, on the same values.
+    """
 
     kind: str
     subject: str
@@ -35,10 +40,12 @@ class Bench:
     layout: str
     direction: str
     device: str
+    against: str = ""
 
     @property
     def group(self) -> str:
-        return ", ".join(part for part in (self.subject, self.layer, self.dtype, self.layout, self.direction) if part)
+        parts = (self.subject, self.layer, self.dtype, self.layout, self.direction)
+        return ", ".join(part for part in parts if part) + (f" against {self.against}" if self.against else "")
 
 
 @dataclass
@@ -63,9 +70,15 @@ def list_benches(device: str = "cpu") -> list[Bench]:
     return [*_op_benches(device), *_network_benches(device)]
 
 
+def half_benches(device: str = "cpu") -> list[Bench]:
+    """Every op in each 16-bit dtype against itself in float32."""
+    benches = [b for b in _op_benches(device) if b.dtype == "float32"]
+    return [dataclasses.replace(b, dtype=dtype, against="float32") for b in benches for dtype in HALVES]
+
+
 def _op_benches(device: str) -> Iterable[Bench]:
     for spec in SPECS.values():
-        dtypes = ("float32",) if spec.exact else ("float32", "bfloat16", "float16")
+        dtypes = ("float32",) if spec.exact else tuple(DTYPES)
         directions = (FORWARD, BACKWARD) if spec.gradients else (FORWARD,)
         takes_images = _takes_images(spec)
         for case in spec.layers:

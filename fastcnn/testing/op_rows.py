@@ -15,7 +15,7 @@ from torch import Tensor
 from fastcnn.ops._library import flop_counter, kernel_mode
 from fastcnn.testing.benches import BACKWARD, DTYPES, LAYOUTS, Bench, Prepared, one_line
 from fastcnn.testing.compare import assert_close_to
-from fastcnn.testing.spec import Case, OpSpec, outputs
+from fastcnn.testing.spec import Case, OpSpec, in_format, outputs
 from fastcnn.testing.specs import SPECS
 
 # A reference whose call takes longer is compared with, not timed: its ratio says little, and it holds up the rest.
@@ -29,7 +29,8 @@ def prepare_op(bench: Bench, *, compile: bool = True) -> Prepared:
     """An op, the ops people use today, and ``torch.compile`` of PyTorch's own; the reference where there are none.
 
     What all are compared with is the first rival's result in at least float32. A rival that does not take the dtype
-    runs in float32 between two casts, as autocast runs it.
+    runs in float32 between two casts, as autocast runs it. A bench against "float32" has the op itself on the same
+    values in float32 as its only rival.
 
     Args:
         bench: of kind "op".
@@ -52,9 +53,16 @@ def prepare_op(bench: Bench, *, compile: bool = True) -> Prepared:
             generator = torch.Generator().manual_seed(1)
             grad = torch.empty_like(first).copy_(torch.randn(first.shape, generator=generator))
         prepared.notes.update(_work(spec, case, inputs[0], result, grad))
+        widened = inputs if bench.against else inputs[:1]
+        wide = [tuple(_widen(argument) for argument in arguments) for arguments in widened]
+        wide_grad = None if grad is None else _widen(grad)
+        if bench.against:
+            for name, args, g in (("fastcnn", inputs, grad), ("fastcnn float32", wide, wide_grad)):
+                prepared.calls[name] = _call(spec.function, args, spec, case, g)
+            _check(spec, bench.group, *(call() for call in prepared.calls.values()))
+            return prepared
         start = time.perf_counter()
-        wide = tuple(_widen(argument) for argument in inputs[0])
-        exact = _call(next(iter(rivals.values())), [wide], spec, case, None if grad is None else _widen(grad))()
+        exact = _call(next(iter(rivals.values())), wide, spec, case, wide_grad)()
         seconds = time.perf_counter() - start
         if "reference" in rivals and seconds > SLOWEST_REFERENCE:
             del rivals["reference"]
@@ -84,10 +92,9 @@ def _inputs(bench: Bench, spec: OpSpec, case: Case) -> list[Arguments]:
     device = torch.device(bench.device)
 
     def make(seed: int) -> Arguments:
-        first, *rest = case.make(DTYPES[bench.dtype], bench.device, torch.Generator().manual_seed(seed))
+        arguments = case.make(DTYPES[bench.dtype], bench.device, torch.Generator().manual_seed(seed))
         if bench.layout:
-            first = first.contiguous(memory_format=LAYOUTS[bench.layout])
-        arguments = (first, *rest)
+            arguments = in_format(spec, arguments, LAYOUTS[bench.layout])
         for i in spec.gradients if bench.direction == BACKWARD else ():
             if isinstance(arguments[i], Tensor):
                 arguments[i].requires_grad_()

@@ -24,6 +24,9 @@ def print_report(report: dict[str, Any]) -> None:
     print()
     print(tables.terminal(results, colour=sys.stdout.isatty(), roofline=report.get("roofline")))
     print()
+    summary = tables.summary(results)
+    if summary:
+        print(summary, end="\n\n")
     print(tables.count(results) or "nothing was timed")
     if report["left_out"]:
         print(f"{len(report['left_out'])} cases were left out, for want of time")

@@ -38,6 +38,7 @@ class OpSpec:
         cases: small inputs that go through every branch; first arguments of 4-d cases also come in other layouts.
         layers: inputs of real networks, for benches.
         overload: the defined op and how a case's arguments become its arguments, for ``opcheck``.
+        maps: how many of the first arguments come in the memory format of the first, if that is 4-d.
         gradients: which positional arguments get a gradient; `gradgrad`, whether twice.
         data_dependent: whether the size of a result depends on values.
         autocast: what the op does under autocast: "keep" the dtypes, "lower" them as a convolution does, or go to
@@ -53,6 +54,7 @@ class OpSpec:
     cases: tuple[Case, ...]
     layers: tuple[Case, ...]
     overload: Callable[..., tuple[Any, tuple[Any, ...]]]
+    maps: int = 1
     gradients: tuple[int, ...] = (0,)
     gradgrad: bool = False
     data_dependent: bool = False
@@ -60,6 +62,12 @@ class OpSpec:
     peer: dict[str, Callable[..., Any]] = field(default_factory=dict)
     exact: bool = False
     reduction: int = 1
+
+
+def in_format(spec: OpSpec, arguments: tuple[Any, ...], format: torch.memory_format) -> tuple[Any, ...]:
+    """The arguments with the maps among them in a memory format."""
+    maps = (a.contiguous(memory_format=format) if a.dim() == 4 else a for a in arguments[: spec.maps])
+    return *maps, *arguments[spec.maps :]
 
 
 def normal(*shape: int) -> Callable[..., Tensor]:

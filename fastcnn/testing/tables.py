@@ -7,6 +7,7 @@ from statistics import geometric_mean
 from typing import Any
 
 from fastcnn.testing.roofline import floor_seconds
+from fastcnn.testing.timing import SLOW_ROUNDS, SLOW_SECONDS, SLOW_TIMES
 
 # A smaller ratio is a loss: what a person would gain by not using this library.
 LOSS = 0.95
@@ -21,7 +22,9 @@ process, rounds interleaved, results compared before. The ratio is of median tim
 interval is a bootstrap over rounds. **LOSS** marks a ratio under {loss} whose interval stays below 1; "even" is what is
 neither that nor above 1 with its interval.
 A rival called "reference" is fastcnn's own plain-PyTorch reference: it shows that there was nothing to compare with,
-not a win. "via float32" is a rival that does not take the dtype, between two casts.
+not a win. "via float32" is a rival that does not take the dtype, between two casts. Against "fastcnn float32" the op is
+its own rival, on the same values in float32. What takes over {slow:g} s a call and {times:g} times as long as the
+fastest is timed at most {rounds} times.
 
 "Of its floor" is how many times the least possible time a call takes: the bytes it must move, each tensor once a pass,
 at the speed of a copy of as many bytes, or its operations at the speed of a float32 matrix product, both measured in
@@ -89,9 +92,7 @@ def cells(result: Result, said: Collection[str] = (), roofline: Mapping[str, Any
 def terminal(results: Sequence[Result], *, colour: bool = False, roofline: Mapping[str, Any] | None = None) -> str:
     """One table of all results; losses and failures stand out."""
     said = common(results)
-    rows = [HEAD, *(cells(result, said, roofline) for result in results)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    lines = ["  ".join(f"{cell:{'>' if i == 1 else '<'}{widths[i]}}" for i, cell in enumerate(row)) for row in rows]
+    lines = _aligned([HEAD, *(cells(result, said, roofline) for result in results)])
     marks = {"LOSS": "\033[31m{}\033[0m", "FAILED": "\033[1;31m{}\033[0m", "win": "\033[32m{}\033[0m"}
     table = [f"all: {', '.join(said)}"] if said else []
     table += [lines[0].rstrip(), "-" * max(len(line.rstrip()) for line in lines)]
@@ -99,6 +100,17 @@ def terminal(results: Sequence[Result], *, colour: bool = False, roofline: Mappi
         mark = marks.get(verdict(result), "{}") if colour else "{}"
         table.append(mark.format(line.rstrip()))
     return "\n".join(table)
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return ["  ".join(f"{cell:{'>' if i == 1 else '<'}{widths[i]}}" for i, cell in enumerate(row)) for row in rows]
+
+
+def summary(results: Iterable[Result]) -> str:
+    """The table of :func:`means` for a terminal; empty where it would only repeat the cases."""
+    rows = list(means(results))
+    return "\n".join(line.rstrip() for line in _aligned(rows)) if any(int(row[1]) > 1 for row in rows[1:]) else ""
 
 
 def count(results: Iterable[Result]) -> str:
@@ -173,7 +185,8 @@ def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
         lines += [f"Made by `{report['command']}` on {report['image']}: {count(results)}.{left_out}", ""]
         lines += [*_markdown(means(results)), "", *_markdown(every)]
         sections.append("\n".join(lines))
-    return PAGE.format(loss=LOSS, files=" ".join(reports), sections="\n\n".join(sections))
+    slow = {"slow": SLOW_SECONDS, "times": SLOW_TIMES, "rounds": SLOW_ROUNDS}
+    return PAGE.format(loss=LOSS, **slow, files=" ".join(reports), sections="\n\n".join(sections))
 
 
 def _markdown(rows: Iterable[Sequence[str]]) -> Iterator[str]:

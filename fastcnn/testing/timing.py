@@ -16,6 +16,8 @@ import torch
 SAMPLE_SECONDS = 0.005
 MIN_ROUNDS = 5
 MAX_ROUNDS = 200
+# A call that takes more seconds, and more times as long as the fastest, gets few rounds: its ratio is clear.
+SLOW_SECONDS, SLOW_TIMES, SLOW_ROUNDS, SLOW_BUDGET = 2.0, 5.0, 3, 10.0
 
 
 class Clock(Protocol):
@@ -67,14 +69,20 @@ def plan(seconds: float, budget: float) -> Plan:
     return Plan(min(max(rounds, MIN_ROUNDS), MAX_ROUNDS), repeats)
 
 
+def slow_rounds(seconds: float) -> int:
+    """How many rounds a slow call of `seconds` takes part in: one to SLOW_ROUNDS."""
+    return min(max(int(SLOW_BUDGET / seconds), 1), SLOW_ROUNDS)
+
+
 def measure(
     calls: Mapping[str, Callable[[], Any]], *, clock: Clock | None = None, budget: float = 2.0
 ) -> dict[str, list[float]]:
     """Times several ways to do the same, interleaved, so that a drifting clock or a busy neighbour hits all alike.
 
     Every call runs once to warm up and once for an estimate. Then, round by round, each gives one sample, in an
-    order that is shuffled (seeded) every round. Before a sample the call runs once untimed, so that it meets caches
-    and an allocator as its own calls leave them, not as a rival's do.
+    order that is shuffled (seeded) every round, after one call untimed: so that it meets caches and an allocator as its
+    own calls leave them, not as a rival's do. A call that is slow (SLOW_SECONDS, SLOW_TIMES) takes part in the first
+    few only, and its estimate is the first of them.
 
     Args:
         calls: by name; compare their results before, this only times.
@@ -82,26 +90,30 @@ def measure(
         budget: seconds to measure for. At least MIN_ROUNDS rounds are made all the same, at most MAX_ROUNDS.
 
     Returns:
-        Seconds per call, one number a round, by name; all lists are equally long, and entries of one index are of one
-        round.
+        Seconds per call, one number a round, by name; entries of one index are of one round, and all lists are equally
+        long but those of slow calls.
     """
     clock = clock or HostClock()
-    repeats: dict[str, int] = {}
-    round_seconds = 0.0
+    seconds: dict[str, float] = {}
     for name, call in calls.items():
         clock.time(call, 1)
-        seconds = clock.time(call, 1)
-        repeats[name] = plan(seconds, budget).repeats
-        round_seconds += seconds * repeats[name]
+        seconds[name] = clock.time(call, 1)
+    limit = max(SLOW_SECONDS, SLOW_TIMES * min(seconds.values()))
+    samples = {name: [estimate] if estimate > limit else [] for name, estimate in seconds.items()}
+    repeats = {name: plan(estimate, budget).repeats for name, estimate in seconds.items()}
+    round_seconds = sum(seconds[name] * repeats[name] for name in calls if not samples[name])
     rounds = min(max(int(budget / max(round_seconds, 1e-9)), MIN_ROUNDS), MAX_ROUNDS)
-    samples: dict[str, list[float]] = {name: [] for name in calls}
+    wanted = {name: slow_rounds(seconds[name]) if samples[name] else rounds for name in calls}
     order = list(calls)
     # Shuffled, since whoever follows a row that fills the caches or the allocator's pool with its own would pay for it.
     shuffle = random.Random(0).shuffle
     for _ in range(rounds):
         shuffle(order)
         for name in order:
-            clock.time(calls[name], 1)
+            if len(samples[name]) == wanted[name]:
+                continue
+            if seconds[name] <= limit:
+                clock.time(calls[name], 1)
             samples[name].append(clock.time(calls[name], repeats[name]) / repeats[name])
     return samples
 
@@ -118,24 +130,24 @@ class Ratio:
 def ratio_of_medians(slow: Sequence[float], fast: Sequence[float], resamples: int = 1000) -> Ratio:
     """``median(slow) / median(fast)`` with a bootstrap interval over rounds.
 
-    Rounds are drawn in pairs, since what disturbs a round disturbs both. The draws are seeded: the same samples always
-    give the same interval.
+    Rounds are drawn in pairs, since what disturbs a round disturbs both, unless one had fewer of them, as a slow call
+    has. The draws are seeded: the same samples always give the same interval.
 
     Args:
         slow, fast: seconds, entries of one index being of one round, as :func:`measure` gives them.
         resamples: how many draws the interval is taken from.
 
     Raises:
-        ValueError: no samples, or not equally many.
+        ValueError: no samples of one.
     """
-    if not slow or len(slow) != len(fast):
-        raise ValueError(f"ratio_of_medians: expected as many samples of both, got {len(slow)} and {len(fast)}")
+    if not slow or not fast:
+        raise ValueError(f"ratio_of_medians: expected samples of both, got {len(slow)} and {len(fast)}")
     draw = random.Random(0)
-    pairs = list(zip(slow, fast, strict=True))
     ratios = []
     for _ in range(resamples):
-        first, second = zip(*draw.choices(pairs, k=len(pairs)), strict=True)
-        ratios.append(statistics.median(first) / statistics.median(second))
+        first = draw.choices(range(len(slow)), k=len(slow))
+        second = first if len(slow) == len(fast) else draw.choices(range(len(fast)), k=len(fast))
+        ratios.append(statistics.median(slow[i] for i in first) / statistics.median(fast[i] for i in second))
     ratios.sort()
     tail = round(0.025 * (resamples - 1))
     value = statistics.median(slow) / statistics.median(fast)

@@ -9,18 +9,6 @@ from fastcnn.nn.blocks import make_divisible
 from fastcnn.nn.init import init_weights
 
 
-@pytest.mark.parametrize("inplace", [False, True])
-def test_hardswish_is_a_drop_in(inplace):
-    layer, twin = fnn.Hardswish(inplace), nn.Hardswish(inplace)
-    assert isinstance(layer, nn.Hardswish)
-    assert repr(layer) == repr(twin) and layer.state_dict() == {}
-    x = torch.linspace(-4, 4, 41, dtype=torch.float64)
-    given = x.clone()
-    found = layer(given)
-    torch.testing.assert_close(found, twin(x.clone()), rtol=1e-12, atol=1e-12)
-    assert torch.equal(given, found if inplace else x)
-
-
 def test_roi_align_layer():
     layer = fnn.RoIAlign((2, 3), spatial_scale=0.5, sampling_ratio=2, aligned=True)
     wanted = "RoIAlign(output_size=(2, 3), spatial_scale=0.5, sampling_ratio=2, aligned=True)"

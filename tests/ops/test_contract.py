@@ -9,7 +9,7 @@ import torch
 
 from fastcnn.ops import _library
 from fastcnn.testing.compare import assert_close_to
-from fastcnn.testing.spec import Case, OpSpec, outputs
+from fastcnn.testing.spec import Case, OpSpec, in_format, outputs
 from fastcnn.testing.specs import SPECS
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -127,9 +127,7 @@ def test_layouts(spec, case):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("spec, case", DIFFERENTIABLE)
 def test_gradients(spec, case, dtype, layout, device):
-    args = arguments(case, dtype, device)
-    if args[0].dim() == 4:
-        args = (args[0].contiguous(memory_format=layout), *args[1:])
+    args = in_format(spec, arguments(case, dtype, device), layout)
     ours, inputs = leaves(spec, args)
     wide, exact_inputs = leaves(spec, widened(args))
     outs, exact = (floating(f(*a, **case.kwargs)) for f, a in ((spec.function, ours), (spec.reference, wide)))
@@ -180,9 +178,7 @@ def test_gradcheck(spec, case):
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
 @pytest.mark.parametrize("spec, case", CASES)
 def test_opcheck(spec, case, layout):
-    args, _ = leaves(spec, arguments(case, torch.float32))
-    if args[0].dim() == 4:
-        args[0] = args[0].detach().contiguous(memory_format=layout).requires_grad_(0 in spec.gradients)
+    args, _ = leaves(spec, in_format(spec, arguments(case, torch.float32), layout))
     overload, op_args = spec.overload(*args, **case.kwargs)
     torch.library.opcheck(overload, op_args)
 

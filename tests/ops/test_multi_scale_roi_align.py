@@ -155,7 +155,14 @@ def test_the_kernel_checks_what_it_is_called_with():
         with pytest.raises(RuntimeError):
             op(*args, *rest)
     grad, sizes = torch.zeros(2, 5, 2, 2), [2, 5, 32, 32, 16, 16]
-    for args in [(grad[:1], sizes), (grad[:, :4], sizes), (grad, sizes[:4])]:
+    huge = [2, 5, 32, 2**62, 16, 16]
+    for args in [
+        (grad[:1], sizes),
+        (grad[:, :4], sizes),
+        (grad, sizes[:4]),
+        (grad, huge),
+        (grad, [2, 5, 0, 0, 16, 16]),
+    ]:
         with pytest.raises(RuntimeError):
             backward(args[0], rois, level, scales, 2, False, args[1], False)
 

@@ -154,6 +154,28 @@ def test_the_kernel_checks_what_it_is_called_with(width):
         )
 
 
+@pytest.mark.skipif(not _backend.cpu.available, reason="the compiled kernels' own checks")
+@pytest.mark.parametrize(
+    "grad, size",
+    [
+        ((3, 1, 2, 2), [1, 1, 4]),
+        ((3, 1, 2), [1, 1, 4, 4]),
+        ((2, 1, 2, 2), [1, 1, 4, 4]),
+        ((3, 2, 2, 2), [1, 1, 4, 4]),
+        ((3, 1, 2, 2), [1, 1, 0, 4]),
+        ((3, 1, 2, 2), [1, 1, -4, 4]),
+        ((3, 1, 2, 2), [1, 1, 2**62, 4]),
+    ],
+)
+def test_the_kernel_checks_the_sizes_it_is_called_with(grad, size):
+    boxes = torch.zeros(3, 5)
+    with pytest.raises(RuntimeError, match="roi_align_backward: expected"):
+        torch.ops.fastcnn.roi_align_backward(torch.zeros(grad), boxes, 1.0, 2, False, size, False)
+    for x, bins in ((RAMP[0], 2), (RAMP[:, :, :0], 2), (RAMP, -1), (RAMP, 2**32 + 1)):
+        with pytest.raises(RuntimeError, match="roi_align: expected"):
+            torch.ops.fastcnn.roi_align(x, boxes, 1.0, bins, 2, 2, False)
+
+
 X, BOXES = torch.zeros(2, 3, 8, 8), torch.tensor([[0.0, 1, 1, 4, 4]])
 BAD = {
     "rank": ((X[0], BOXES, 2), {}, ValueError, r"expected input with 4 dimensions, got shape \(3, 8, 8\)"),

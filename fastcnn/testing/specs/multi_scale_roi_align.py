@@ -83,6 +83,7 @@ SPEC = OpSpec(
         for n, side, count in ((1, 200, 1000), (2, 200, 512), (1, 200, 100))
     ),
     overload=_overload,
+    maps=_LEVELS,
     gradients=tuple(range(_LEVELS)),
     gradgrad=True,
     peer={"torchvision": _with_torchvision} if torchvision_peer("roi_align") else {},
