@@ -59,25 +59,63 @@ inline void pool(const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins&
   }
 }
 
-// The largest so far of a vector of channels, and the first pixel it is at, in the order of rows; -1 if at none.
-template <typename A>
-struct Places {
+// The largest so far of V vectors of channels, and the first pixel each is at, in the order of rows; -1 if at none.
+template <int V, typename A>
+struct Largest {
   using Index = std::conditional_t<sizeof(A) == 8, int64_t, int32_t>;
-  static constexpr int lanes = kLanes<A>;
-  Vec<A, lanes> largest = Vec<A, lanes>{} + A(kLowest);
-  Vec<Index, lanes> pixel = Vec<Index, lanes>{} - 1;
+  using Pixels = Vec<Index, kLanes<A>>;
+  Vec<A, kLanes<A>> value[V];
+  Pixels pixel[V];
 
-  static Places read_from(const A* at) {
-    Places places;
-    places.largest = load<lanes>(at);
-    places.pixel = read<Vec<Index, lanes>>(at + lanes);
-    return places;
+  Largest() {
+    for (int i = 0; i < V; ++i) {
+      value[i] = Vec<A, kLanes<A>>{} + A(kLowest);
+      pixel[i] = Pixels{} - 1;
+    }
   }
-  void write_to(A* at) const {
-    store<lanes>(at, largest);
-    memcpy(at + lanes, &pixel, sizeof pixel);
+  template <typename T>
+  void look_at(const T* from, Pixels here, int64_t n) {
+    for (int i = 0; i < V; ++i) {
+      const auto v = V > 1 ? load<kLanes<A>>(from + i * kLanes<A>) : load_some<kLanes<A>>(from, n);
+      const auto larger = v > value[i];
+      value[i] = larger ? v : value[i];
+      pixel[i] = larger ? here : pixel[i];
+    }
+  }
+  // Of equal ones the first pixel counts.
+  void merge(const Largest& other) {
+    for (int i = 0; i < V; ++i) {
+      const auto better = (other.value[i] > value[i]) |
+                          ((other.value[i] == value[i]) & (other.pixel[i] >= 0) & (other.pixel[i] < pixel[i]));
+      pixel[i] = better ? other.pixel[i] : pixel[i];
+    }
   }
 };
+
+// The places of V vectors of channels in a bin. Two rows at a time, since a comparison waits for the one before.
+template <int V, typename T>
+inline void search_bin(const ChannelsOfMap<T>& map, int64_t c, int64_t n, int32_t top, int32_t bottom, int32_t left,
+                       int32_t right, int64_t map_width, int32_t* places) {
+  using A = acc_t<T>;
+  using L = Largest<V, A>;
+  L even, odd;
+  for (int32_t y = top; y < bottom; y += 2) {
+    const T* row = map.data + y * map.row + c;
+    typename L::Pixels here = typename L::Pixels{} + typename L::Index(y * map_width + left);
+    if (y + 1 < bottom)
+      for (int64_t x = left; x < right; ++x, here += 1) {
+        even.look_at(row + x * map.pixel, here, n);
+        odd.look_at(row + map.row + x * map.pixel, here + typename L::Index(map_width), n);
+      }
+    else
+      for (int64_t x = left; x < right; ++x, here += 1) even.look_at(row + x * map.pixel, here, n);
+  }
+  even.merge(odd);
+  for (int i = 0; i < V; ++i) {
+    const auto narrow = __builtin_convertvector(even.pixel[i], Vec<int32_t, kLanes<A>>);
+    memcpy(places + i * kLanes<A>, &narrow, sizeof narrow);
+  }
+}
 
 }  // namespace
 
@@ -110,72 +148,66 @@ void roi_pool(const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins& ro
 }
 
 template <typename T>
-void roi_pool_backward(const acc_t<T>* grad, const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins& roi,
-                       const RoiShape& shape, bool channels_last, acc_t<T>* sum, acc_t<T>* scratch) {
-  using A = acc_t<T>;
-  using P = Places<A>;
-  constexpr int lanes = kLanes<A>;
-  const int64_t bins = shape.bins();
-  A* columns = scratch - int64_t(roi.x_begin) * 2 * lanes;
-  if (!channels_last) {
-    A* side_by_side = scratch + shape.width * 2 * lanes;
-    interleave_planes(grad, bins, 0, n_channels, 1, bins, kRoiGroup, side_by_side);
-    grad = side_by_side;
-  }
-  const int64_t grad_stride = channels_last ? shape.channels : kRoiGroup;
-  for (int64_t c = 0; c < n_channels; c += lanes) {
-    const int group = n_channels - c < lanes ? int(n_channels - c) : lanes;
-    for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
-      const int32_t top = roi.rows[2 * ph], bottom = roi.rows[2 * ph + 1];
-      if (top >= bottom) continue;
-      for (int64_t x = roi.x_begin; x < roi.x_end; ++x) {
-        P column;
-        for (int64_t y = top; y < bottom; ++y) {
-          const auto v = load_some<lanes>(map.data + y * map.row + x * map.pixel + c, group);
-          const auto larger = v > column.largest;
-          column.largest = larger ? v : column.largest;
-          const Vec<typename P::Index, lanes> here = typename P::Index(y * shape.width + x) - decltype(column.pixel){};
-          column.pixel = larger ? here : column.pixel;
-        }
-        column.write_to(columns + x * 2 * lanes);
-      }
-      for (int32_t pw = 0; pw < shape.pooled_width; ++pw) {
-        P bin;
-        for (int64_t x = roi.cols[2 * pw]; x < roi.cols[2 * pw + 1]; ++x) {
-          const P column = P::read_from(columns + x * 2 * lanes);
-          // Of equal ones the first pixel counts.
-          const auto better =
-              (column.largest > bin.largest) | ((column.largest == bin.largest) & (column.pixel < bin.pixel));
-          bin.largest = better ? column.largest : bin.largest;
-          bin.pixel = better ? column.pixel : bin.pixel;
-        }
-        const A* from = grad + (int64_t(ph) * shape.pooled_width + pw) * grad_stride + c;
-        const auto at = bin.pixel * kRoiGroup;
-        if (group == lanes) {  // Without the count to test, a third faster.
-          for (int i = 0; i < lanes; ++i) sum[int64_t(at[i]) + c + i] += from[i];
-        } else {
-          for (int i = 0; i < group; ++i) sum[int64_t(at[i]) + c + i] += from[i];
-        }
-      }
+void roi_pool_search(const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins& roi, const RoiShape& shape,
+                     int32_t* places, int32_t* scratch) {
+  constexpr int lanes = kLanes<acc_t<T>>;
+  int32_t* to = scratch;
+  for (int32_t ph = 0; ph < shape.pooled_height; ++ph) {
+    const int32_t top = roi.rows[2 * ph], bottom = roi.rows[2 * ph + 1];
+    for (int32_t pw = 0; pw < shape.pooled_width; ++pw, to += kRoiGroup) {
+      const int32_t left = roi.cols[2 * pw], right = roi.cols[2 * pw + 1];
+      if (n_channels == kRoiGroup)
+        search_bin<kRoiGroup / lanes>(map, 0, lanes, top, bottom, left, right, shape.width, to);
+      else
+        for (int64_t c = 0; c < n_channels; c += lanes)
+          search_bin<1>(map, c, n_channels - c, top, bottom, left, right, shape.width, to + c);
     }
   }
+  // Their bits moved as those of floats.
+  store_bins(reinterpret_cast<const float*>(scratch), kRoiGroup, int(n_channels), int32_t(shape.bins()),
+             reinterpret_cast<float*>(places));
+}
+
+template <typename A>
+void roi_pool_planes_of_bins(const A* grad, int64_t n_channels, const RoiShape& shape, A* planes, A* scratch) {
+  // Of a known size, for a call of memcpy takes many times as long.
+  for (int64_t bin = 0; bin < shape.bins(); ++bin, grad += shape.channels)
+    if (n_channels == kRoiGroup)
+      memcpy(scratch + bin * kRoiGroup, grad, sizeof(A) * kRoiGroup);
+    else
+      memcpy(scratch + bin * kRoiGroup, grad, sizeof(A) * n_channels);
+  store_bins(scratch, kRoiGroup, int(n_channels), int32_t(shape.bins()), planes);
+}
+
+template <typename A>
+void roi_pool_add(const A* grad, const int32_t* places, int64_t bins, A* plane) {
+  for (int64_t bin = 0; bin < bins; ++bin)
+    if (places[bin] >= 0) plane[places[bin]] += grad[bin];
 }
 
 template <typename T>
-void roi_pool_store(const acc_t<T>* sum, int64_t n_channels, const RoiShape& shape, bool channels_last, T* image) {
+void roi_pool_store(const acc_t<T>* sum, int64_t n_channels, const RoiShape& shape, bool channels_last, T* image,
+                    acc_t<T>* scratch) {
+  constexpr int lanes = kLanes<acc_t<T>>;
   const int64_t pixels = shape.pixels();
-  if (!channels_last) return store_bins(sum, kRoiGroup, int(n_channels), int32_t(pixels), image);
+  if (!channels_last) return convert<lanes>(sum, image, n_channels * pixels);
+  interleave_planes(sum, pixels, 0, n_channels, 1, pixels, kRoiGroup, scratch);
   for (int64_t pixel = 0; pixel < pixels; ++pixel)
-    convert<kLanes<acc_t<T>>>(sum + pixel * kRoiGroup, image + pixel * shape.channels, n_channels);
+    convert<lanes>(scratch + pixel * kRoiGroup, image + pixel * shape.channels, n_channels);
 }
 
 #define INSTANTIATE(T)                                                                                               \
   template void roi_pool_copy<T>(const T*, int64_t, const RoiShape&, bool, int64_t, int64_t, int64_t, int64_t, int,  \
                                  T*);                                                                                \
   template void roi_pool<T>(const ChannelsOfMap<T>&, int64_t, const RoiBins&, const RoiShape&, bool, T*, acc_t<T>*); \
-  template void roi_pool_backward<T>(const acc_t<T>*, const ChannelsOfMap<T>&, int64_t, const RoiBins&,              \
-                                     const RoiShape&, bool, acc_t<T>*, acc_t<T>*);                                   \
-  template void roi_pool_store<T>(const acc_t<T>*, int64_t, const RoiShape&, bool, T*);
+  template void roi_pool_search<T>(const ChannelsOfMap<T>&, int64_t, const RoiBins&, const RoiShape&, int32_t*,      \
+                                   int32_t*);                                                                        \
+  template void roi_pool_store<T>(const acc_t<T>*, int64_t, const RoiShape&, bool, T*, acc_t<T>*);
+#define INSTANTIATE_SUMS(A)                                                             \
+  template void roi_pool_planes_of_bins<A>(const A*, int64_t, const RoiShape&, A*, A*); \
+  template void roi_pool_add<A>(const A*, const int32_t*, int64_t, A*);
+INSTANTIATE_SUMS(float)
+INSTANTIATE_SUMS(double)
 INSTANTIATE(float)
 INSTANTIATE(double)
 INSTANTIATE(Half)

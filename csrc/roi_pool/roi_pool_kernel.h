@@ -20,9 +20,9 @@ struct ChannelsOfMap {
   int64_t row, pixel;
 };
 
-// Elements of working memory: for a block of channels the bins, a row of maxima and, for the gradient, of their places.
+// Elements of working memory: for a block of channels the bins, and a row of maxima.
 static inline int64_t roi_pool_scratch(const RoiShape& shape) {
-  return kRoiBlock * (shape.bins() + kRoiBlock + 2 * shape.width);
+  return kRoiBlock * (shape.bins() + kRoiBlock + shape.width);
 }
 
 FASTCNN_FOR_EACH_ISA(
@@ -34,13 +34,18 @@ FASTCNN_FOR_EACH_ISA(
     // The maxima of n_channels channels over the bins. out[0] is that of the first channel and bin.
     template <typename T> void roi_pool(const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins& roi,
                                         const RoiShape& shape, bool channels_last, T* out, acc_t<T>* scratch);
-    // Adds the gradient of every bin to that of its first maximum, in sum[pixel * kRoiGroup + channel]. n_channels is
-    // at most kRoiGroup.
-    template <typename T>
-    void roi_pool_backward(const acc_t<T>* grad, const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins& roi,
-                           const RoiShape& shape, bool channels_last, acc_t<T>* sum, acc_t<T>* scratch);
-    // Writes such sums to n_channels channels of an image, the first of which is at image[0].
-    template <typename T>
-    void roi_pool_store(const acc_t<T>* sum, int64_t n_channels, const RoiShape& shape, bool channels_last, T* image);)
+    // The first pixel of the maximum of every bin, in the order of rows, or -1: places[channel][bin], of at most
+    // kRoiGroup channels. scratch holds that many of each bin, and kRoiGroup bins more.
+    template <typename T> void roi_pool_search(const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins& roi,
+                                               const RoiShape& shape, int32_t* places, int32_t* scratch);
+    // planes[channel][bin] of as many channels of channels_last bins; scratch as above.
+    template <typename A>
+    void roi_pool_planes_of_bins(const A* grad, int64_t n_channels, const RoiShape& shape, A* planes, A* scratch);
+    // plane[places[bin]] += grad[bin] where there is a place.
+    template <typename A> void roi_pool_add(const A* grad, const int32_t* places, int64_t bins, A* plane);
+    // Writes sums[channel][pixel] to n_channels channels of an image, the first of which is at image[0]. scratch holds
+    // kRoiGroup for every pixel.
+    template <typename T> void roi_pool_store(const acc_t<T>* sum, int64_t n_channels, const RoiShape& shape,
+                                              bool channels_last, T* image, acc_t<T>* scratch);)
 
 }  // namespace fastcnn

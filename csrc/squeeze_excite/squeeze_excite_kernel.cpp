@@ -82,16 +82,42 @@ inline bool aligned(const T* at) {
   return reinterpret_cast<uintptr_t>(at) % (lanes * sizeof(T)) == 0;
 }
 
-// out[i] = f(x[i]) over n elements; the last vector may go over some of them twice.
-template <int lanes, typename T, typename Function>
-inline void map_plane(const T* x, int64_t n, bool streams, const Function& f, T* out) {
-  if (streams && n % lanes == 0 && aligned<lanes>(out)) {
-    for (int64_t i = 0; i < n; i += lanes) stream<lanes>(out + i, f(load<lanes>(x + i)));
-    return;
+// out = f(x, scale, shift) over planes with as many pixels as a vector has lanes, or more: gone over as they lie, so
+// that vectors are aligned where the first one is. A vector may hold the end of one plane and the begin of the next.
+template <int lanes, bool Streams, typename T, typename Function>
+inline void map_planes(const T* x, int64_t channels, int64_t pixels, const acc_t<T>* scale, const acc_t<T>* shift,
+                       const Function& f, T* out) {
+  using V = Vec<acc_t<T>, lanes>;
+  const auto put = [&](int64_t i, V v) {
+    if constexpr (Streams)
+      stream<lanes>(out + i, v);
+    else
+      store<lanes>(out + i, v);
+  };
+  int64_t i = 0, end = 0;
+  for (int64_t c = 0; c < channels; ++c) {
+    end += pixels;
+    const V by = V{} + scale[c], add = shift ? V{} + shift[c] : V{};
+    for (; i + lanes <= end; i += lanes) put(i, f(load<lanes>(x + i), by, add));
+    const int64_t next = i + lanes - end;
+    if (next == lanes) continue;
+    if (c + 1 == channels) {
+      store_some<lanes>(out + i, f(load_some<lanes>(x + i, end - i), by, add), end - i);
+    } else {
+      const V of_next = last_lanes<lanes, acc_t<T>>(V{} + 1, next);
+      const V mixed = of_next != 0 ? V{} + scale[c + 1] : by;
+      put(i, f(load<lanes>(x + i), mixed, shift ? (of_next != 0 ? V{} + shift[c + 1] : add) : V{}));
+      i += lanes;
+    }
   }
-  if (n < lanes) return store_some<lanes>(out, f(load_some<lanes>(x, n)), n);
-  for (int64_t i = 0; i + lanes <= n; i += lanes) store<lanes>(out + i, f(load<lanes>(x + i)));
-  if (n % lanes) store<lanes>(out + n - lanes, f(load<lanes>(x + n - lanes)));
+}
+
+template <int lanes, typename T, typename Function>
+inline void map_small_planes(const T* x, int64_t channels, int64_t pixels, const acc_t<T>* scale, const acc_t<T>* shift,
+                             const Function& f, T* out) {
+  using V = Vec<acc_t<T>, lanes>;
+  for (int64_t c = 0; c < channels; ++c, x += pixels, out += pixels)
+    store_some<lanes>(out, f(load_some<lanes>(x, pixels), V{} + scale[c], shift ? V{} + shift[c] : V{}), pixels);
 }
 
 // Memory is gone over as it lies, `period` elements at a time, whether or not pixels begin where vectors do.
@@ -139,15 +165,20 @@ template <typename T>
 void scale_planes(const T* x, int64_t channels, int64_t pixels, const acc_t<T>* scale, const acc_t<T>* shift,
                   bool streams, T* out) {
   constexpr int lanes = kLanes<acc_t<T>>;
-  for (int64_t c = 0; c < channels; ++c) {
-    const acc_t<T> by = scale[c];
-    if (shift)
-      map_plane<lanes>(
-          x + c * pixels, pixels, streams, [by, add = shift[c]](auto v) { return v * by + add; }, out + c * pixels);
+  using V = Vec<acc_t<T>, lanes>;
+  // A product alone keeps the sign of a zero.
+  const auto run = [&](const auto& f) {
+    if (pixels < lanes)
+      map_small_planes<lanes>(x, channels, pixels, scale, shift, f, out);
+    else if (streams && aligned<lanes>(out))
+      map_planes<lanes, true>(x, channels, pixels, scale, shift, f, out), end_stream();
     else
-      map_plane<lanes>(x + c * pixels, pixels, streams, [by](auto v) { return v * by; }, out + c * pixels);
-  }
-  if (streams) end_stream();
+      map_planes<lanes, false>(x, channels, pixels, scale, shift, f, out);
+  };
+  if (shift)
+    run([](V v, V by, V add) { return v * by + add; });
+  else
+    run([](V v, V by, V) { return v * by; });
 }
 
 template <typename T>

@@ -10,16 +10,16 @@ from torch import Tensor
 from fastcnn.ops import _library
 
 _SMALL = 1 << 19  # Elements below which what a call of ours costs more than PyTorch's is not won back.
-_HALF = torch.float16
+_HALVES = (torch.float16, torch.bfloat16)
 _TORCH_RULE = {
-    "CPU": "PyTorch's own kernel but for large float16 inference",
+    "CPU": "PyTorch's own kernel but for large inference in 16-bit types",
     "CUDA": "PyTorch's own kernel, which is at the speed of memory",
 }
 
 
 def torch_is_as_fast(input: Tensor) -> bool:
     # The dtype first: it settles most calls, and every tenth of a microsecond here is on top of PyTorch's time.
-    if getattr(input, "dtype", None) is not _HALF or input.numel() < _SMALL or input.device.type != "cpu":
+    if getattr(input, "dtype", None) not in _HALVES or input.numel() < _SMALL or input.device.type != "cpu":
         return True
     # What is won in the forward pass is lost again to the bookkeeping of autograd.
     return input.requires_grad and torch.is_grad_enabled()

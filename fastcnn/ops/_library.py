@@ -180,7 +180,8 @@ def autograd(op: Op, backward: Callable[..., Any], setup_context: Callable[..., 
     # The same two functions without what torch.library wraps around them, half of what a small call costs.
     members = {"forward": staticmethod(forward), "backward": staticmethod(backward)}
     function: Any = type(f"{op.name}_function", (torch.autograd.Function,), members)
-    _eager[op.name] = function.apply
+    # Past its wrapper in Python, which is there for the transforms that call() has sent another way.
+    _eager[op.name] = super(torch.autograd.Function, function).apply
 
 
 def call_backward(op: Op, *args: Any) -> Any:

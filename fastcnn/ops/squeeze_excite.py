@@ -203,9 +203,12 @@ def _setup_context(ctx, inputs, output):
 def _backward(ctx, grad, _):
     if grad is None:
         return (None,) * 7
-    needed = sum(1 << i for i in range(5) if ctx.needs_input_grad[i])
+    wanted = ctx.needs_input_grad
+    needed = wanted[0] | wanted[1] << 1 | wanted[2] << 2 | wanted[3] << 3 | wanted[4] << 4
     grads = _library.call_backward(_backward_op, grad, *ctx.saved_tensors, *ctx.args, needed)
-    return *(g if needed >> i & 1 else None for i, g in enumerate(grads)), None, None
+    if needed != 31:
+        grads = (g if needed >> i & 1 else None for i, g in enumerate(grads))
+    return *grads, None, None
 
 
 _library.autograd(_op, _backward, _setup_context)
