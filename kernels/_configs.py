@@ -20,3 +20,45 @@ ELEMENTWISE = {
     4: Elementwise(block=1024, num_warps=4),
     8: Elementwise(block=512, num_warps=4),
 }
+
+
+@dataclass(frozen=True)
+class DepthwiseTile:
+    """Of depthwise convolutions: results of a thread one after another, rows and columns of a tile, and its warps."""
+
+    queue: int
+    down: int
+    across: int
+    num_warps: int
+
+
+def depthwise_tile(channels_last: bool, element_size: int, taps: int, length: int, across: int) -> DepthwiseTile:
+    """For kernels of so many taps on the blocked axis, of so many results, and so many channels (or columns) across.
+
+    With channels_last a lane has 16 bytes of channels; in planes it has one column.
+    """
+    queue = 4 if taps <= 3 or length <= 4 else 8
+    if length % queue and length % 7 == 0:  # Sides of 7 and 14, which end the networks for 224 pixels.
+        queue = 7
+    # As wide as a line of 128 bytes, or of 64 elements, unless more than an eighth of the lanes would have nothing.
+    widest = 128 // element_size if channels_last else 64
+    widths = [width for width in (widest, widest // 2, widest // 4) if -(-across // width) * width * 7 <= across * 8]
+    width = widths[0] if widths else widest // 8
+    return DepthwiseTile(queue, (2048 // element_size if channels_last else 256) // width, width, 4)
+
+
+@dataclass(frozen=True)
+class DepthwiseReduction:
+    """How sums over all results are split: parts of so many tiles each, then a tile that adds the parts up."""
+
+    parts: int
+    chunks: int
+    down: int = 32
+    across: int = 32
+
+
+def depthwise_reduction(tiles: int, blocks: int) -> DepthwiseReduction:
+    """For so many tiles to be summed by each of `blocks` programs; the same on every GPU, for the same results."""
+    parts = min(tiles, max(1, 1024 // blocks))
+    chunks = -(-tiles // max(parts, 1))
+    return DepthwiseReduction(-(-tiles // chunks) if tiles else 0, chunks)

@@ -17,6 +17,20 @@ def hardswish(x):
 
 
 @triton.jit
+def activate(x, KIND: tl.constexpr):
+    """x after the activation of this number: none, ReLU, ReLU6, h-swish or SiLU. NaN stays NaN."""
+    if KIND == 1:
+        x = tl.where(x < 0, 0, x)
+    elif KIND == 2:
+        x = tl.where(x < 0, 0, tl.where(x > 6, 6, x))
+    elif KIND == 3:
+        x = hardswish(x)
+    elif KIND == 4:
+        x = x / (1 + tl.exp(-x))
+    return x
+
+
+@triton.jit
 def times_hardswish_grad(grad, x):
     """grad times the derivative at x: 0 up to and at -3, grad from and at 3, NaN for NaN."""
     inside = grad * (x * (1 / 3) + 0.5)

@@ -244,10 +244,12 @@ _op = _library.define(
     "int activation) -> Tensor",
     reference=_reference,
     fake=_fake,
+    triton="depthwise_conv2d",
     torch_rule={
         "CPU": "PyTorch's reference for strides over 64; its own kernel in float32, without dilation, for 3x3 on NCHW "
         "planes up to 14x14 and channels_last inputs of 1 to 16 MB, and in inference also for 5x5 on such planes, 7x7 "
-        "on NCHW, and all channels_last inputs from 1 MB"
+        "on NCHW, and all channels_last inputs from 1 MB",
+        "CUDA": "PyTorch's reference for float64, kernels over 11 and strides over 4",
     },
     flops=lambda input, weight, *_, out_shape=None, **__: (
         2 * out_shape[0] * out_shape[1] * out_shape[2] * out_shape[3] * weight[2] * weight[3]
@@ -258,6 +260,7 @@ _backward_op = _library.define(
     "int[2] dilation, bool need_input, bool need_weight, bool need_bias) -> (Tensor, Tensor, Tensor)",
     reference=_reference_backward,
     fake=_fake_backward,
+    triton="depthwise_conv2d",
     flops=lambda grad, input, weight, stride, padding, dilation, need_input, need_weight, *_, out_shape=None, **__: (
         2 * (need_input + need_weight) * grad[0] * grad[1] * grad[2] * grad[3] * weight[2] * weight[3]
     ),

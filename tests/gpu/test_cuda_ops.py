@@ -5,8 +5,10 @@ import torch
 
 import fastcnn
 from fastcnn import ops
+from fastcnn.ops import _library
 from fastcnn.testing.compare import assert_close_to
 from fastcnn.testing.spec import random_boxes, random_rois
+from fastcnn.testing.specs import SPECS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -60,6 +62,25 @@ def test_hardswish(dtype, layout):
         results.append((out.detach().cpu(), back.cpu()))
     for exact, actual in zip(*results, strict=True):
         assert_close_to(actual, exact)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", SPECS["depthwise_conv2d"].cases, ids=lambda case: case.name)
+def test_depthwise_conv2d_matches_the_cpu(case, dtype, layout):
+    x, *rest = case.make(dtype, "cpu", torch.Generator().manual_seed(0))
+    leaves = [t for t in (x.contiguous(memory_format=layout), *rest) if t is not None]
+    results = []
+    for device, wide in (("cpu", torch.float64), ("cuda", dtype)):
+        args = [t.detach().to(device, wide).requires_grad_() for t in leaves]
+        with _library.kernel_mode():
+            out = ops.depthwise_conv2d(*args, **case.kwargs)
+        weights = (torch.arange(out.numel()) % 7 - 3).view(out.shape).to(out)  # Exact in every dtype.
+        results.append([t.detach().cpu() for t in (out, *torch.autograd.grad(out, args, weights))])
+        assert out.is_contiguous(memory_format=layout) or out.numel() == 0
+    for exact, actual in zip(*results, strict=True):
+        # Derivatives of activations see a 16-bit result, and sums of gradients are as long as the maps.
+        assert_close_to(actual, exact, reduction=1000)
 
 
 @pytest.mark.parametrize("channels", [64, 5])
