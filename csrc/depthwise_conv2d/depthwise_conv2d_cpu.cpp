@@ -153,8 +153,9 @@ Tensor depthwise_conv2d_cpu(const Tensor& input, const Tensor& weight, const std
   const int64_t tiles = p.channels_last ? (p.out_height + p.tile - 1) / p.tile : 1;
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "depthwise_conv2d", {
     using A = acc_t<scalar_t>;
-    const auto kernel =
-        p.planes ? FASTCNN_SELECT(depthwise_planes_forward<scalar_t>) : FASTCNN_SELECT(depthwise_forward<scalar_t>);
+    const auto kernel = p.planes   ? FASTCNN_SELECT(depthwise_planes_forward<scalar_t>)
+                        : p.direct ? FASTCNN_SELECT(depthwise_direct_forward<scalar_t>)
+                                   : FASTCNN_SELECT(depthwise_forward<scalar_t>);
     const auto* x_ptr = static_cast<const scalar_t*>(x.const_data_ptr());
     const auto* w_ptr = static_cast<const scalar_t*>(w.const_data_ptr());
     const auto* b_ptr = bias ? static_cast<const scalar_t*>(b.const_data_ptr()) : nullptr;
@@ -203,8 +204,9 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
   const int64_t group_grain = std::max<int64_t>(grain * chunks / std::max<int64_t>(units, 1), 1);
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), "depthwise_conv2d_backward", {
     using A = acc_t<scalar_t>;
-    const auto kernel =
-        p.planes ? FASTCNN_SELECT(depthwise_planes_backward<scalar_t>) : FASTCNN_SELECT(depthwise_backward<scalar_t>);
+    const auto kernel = p.planes   ? FASTCNN_SELECT(depthwise_planes_backward<scalar_t>)
+                        : p.direct ? FASTCNN_SELECT(depthwise_direct_backward<scalar_t>)
+                                   : FASTCNN_SELECT(depthwise_backward<scalar_t>);
     const auto* g_ptr = static_cast<const scalar_t*>(g.const_data_ptr());
     const auto* x_ptr = static_cast<const scalar_t*>(x.const_data_ptr());
     const auto* w_ptr = static_cast<const scalar_t*>(w.const_data_ptr());
@@ -223,7 +225,8 @@ std::tuple<Tensor, Tensor, Tensor> depthwise_conv2d_backward_cpu(const Tensor& g
       }
     });
     if (summed) {
-      const auto reduce = FASTCNN_SELECT(depthwise_reduce<scalar_t>);
+      const auto reduce =
+          p.direct ? FASTCNN_SELECT(depthwise_direct_reduce<scalar_t>) : FASTCNN_SELECT(depthwise_reduce<scalar_t>);
       auto* w_to = need_weight ? static_cast<scalar_t*>(grad_weight.mutable_data_ptr()) : nullptr;
       auto* b_to = need_bias ? static_cast<scalar_t*>(grad_bias.mutable_data_ptr()) : nullptr;
       const int64_t parts = (out_channels + kDepthwiseGroup - 1) / kDepthwiseGroup;

@@ -2,7 +2,6 @@
 
 #include "activation.h"
 #include "convolve.h"
-#include "direct.h"
 #include "pack.h"
 
 namespace fastcnn {
@@ -79,48 +78,6 @@ void forward_group(const T* x, const T* x_end, const acc_t<T>* weights, const T*
   }
 }
 
-// Tiles of all channels without copies, for a plan that is direct.
-template <typename T>
-void forward_direct(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& p, Activation activation,
-                    int64_t begin, int64_t end, acc_t<T>* weights) {
-  constexpr int64_t lanes = kLanes<acc_t<T>>;
-  const int64_t in_row = p.width * p.step, out_row = p.out_width * p.channels;
-  const int64_t tiles = (p.out_height + p.tile - 1) / p.tile;
-  T* const stage = reinterpret_cast<T*>(weights + depthwise_direct_weights(p));
-  const auto function = direct_function<T>(p.kernel_w, p.stride_w);
-  pack_direct_weights(weight, p.channels, p.taps, nullptr, weights);
-  for (int64_t task = begin; task < end; ++task) {
-    const int64_t image = task / tiles, first = task % tiles * p.tile;
-    const int64_t last = p.out_height - first < p.tile ? p.out_height : first + p.tile;
-    const int64_t above = first * p.stride_h - p.pad_top;
-    const int64_t below = (last - 1) * p.stride_h - p.pad_top + (p.kernel_h - 1) * p.dilation_h + 1;
-    const T* from_image = stage_rows(x + image * p.height * p.width * p.channels, above, below, p.height, p.width,
-                                     p.channels, p.step, stage);
-    for (int64_t r = first; r < last; ++r) {
-      const int64_t top = r * p.stride_h - p.pad_top;  // The kernel's rows [from, to) are on the map.
-      const int64_t from = top < 0 ? (p.dilation_h - 1 - top) / p.dilation_h : 0;
-      const int64_t fitting = p.height > top ? (p.height - top + p.dilation_h - 1) / p.dilation_h : 0;
-      const int64_t to = fitting < p.kernel_h ? fitting : p.kernel_h;
-      const DirectRow<T> row{from_image + (top + from * p.dilation_h) * in_row,
-                             to > from ? to - from : 0,
-                             p.dilation_h * in_row,
-                             p.width,
-                             p.step,
-                             -p.pad_left,
-                             weights + from * p.kernel_w * lanes,
-                             p.taps * lanes,
-                             out + (image * p.out_height + r) * out_row,
-                             p.out_width,
-                             p.channels,
-                             p.channels,
-                             p.large,
-                             p.streams};
-      function(row, bias, activation);
-    }
-  }
-  if (p.streams) end_stream();
-}
-
 template <Activation kind, typename T>
 void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& p, int64_t begin,
                    int64_t end, acc_t<T>* scratch) {
@@ -164,7 +121,6 @@ void forward_tasks(const T* x, const T* weight, const T* bias, T* out, const Dep
 template <typename T>
 void depthwise_forward(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& plan,
                        Activation activation, int64_t begin, int64_t end, acc_t<T>* scratch) {
-  if (plan.direct) return forward_direct(x, weight, bias, out, plan, activation, begin, end, scratch);
   const auto run = [&]<Activation kind>() { forward_tasks<kind>(x, weight, bias, out, plan, begin, end, scratch); };
   switch (activation) {
     case Activation::none:

@@ -95,9 +95,8 @@ FASTCNN_FOR_EACH_ISA(
     void depthwise_forward(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& plan,
                            Activation activation, int64_t begin, int64_t end, acc_t<T>* scratch);
 
-    // Images x tiles [begin, end) of one channel (NCHW) or group of channels, or of all that are direct. grad_x and
-    // partial may be null; partial gets, for every output channel, the sum of the gradients of the taps and of the
-    // bias: next to each other, or as backward_direct leaves them.
+    // Images x tiles [begin, end) of one channel (NCHW) or group of channels. grad_x and partial may be null; partial
+    // gets, for every output channel, the sum of the gradients of the taps and, after them, of the bias.
     template <typename T>
     void depthwise_backward(const T* grad, const T* x, const T* weight, T* grad_x, acc_t<T>* partial,
                             const DepthwisePlan& plan, int64_t group, int64_t begin, int64_t end, acc_t<T>* scratch);
@@ -110,9 +109,20 @@ FASTCNN_FOR_EACH_ISA(
                                                          acc_t<T>* partial, const DepthwisePlan& plan, int64_t group,
                                                          int64_t begin, int64_t end, acc_t<T>* scratch);
 
+    // The same for a plan that is direct: of all channels, sums lying as vectors of channels. There is one group.
+    template <typename T>
+    void depthwise_direct_forward(const T* x, const T* weight, const T* bias, T* out, const DepthwisePlan& plan,
+                                  Activation activation, int64_t begin, int64_t end, acc_t<T>* scratch);
+    template <typename T> void depthwise_direct_backward(const T* grad, const T* x, const T* weight, T* grad_x,
+                                                         acc_t<T>* partial, const DepthwisePlan& plan, int64_t group,
+                                                         int64_t begin, int64_t end, acc_t<T>* scratch);
+
     // Adds up the `chunks` partial sums of output channels [begin, end), which begin at whole groups, in their order.
     // grad_weight and grad_bias may be null.
     template <typename T> void depthwise_reduce(const acc_t<T>* partial, int64_t chunks, const DepthwisePlan& plan,
-                                                T* grad_weight, T* grad_bias, int64_t begin, int64_t end);)
+                                                T* grad_weight, T* grad_bias, int64_t begin, int64_t end);
+    template <typename T>
+    void depthwise_direct_reduce(const acc_t<T>* partial, int64_t chunks, const DepthwisePlan& plan, T* grad_weight,
+                                 T* grad_bias, int64_t begin, int64_t end);)
 
 }  // namespace fastcnn

@@ -147,43 +147,42 @@ void give_back_all(const acc_t<T>* grad, const T* maps, int64_t images, const Po
   using A = acc_t<T>;
   using Mode = typename SideBySide<T>::Mode;
   const RoiShape& shape = plans.shape;
-  const int64_t pixels = shape.pixels(), bins = shape.bins(), of_roi = bins * kRoiGroup;
-  // So many RoIs at a time that what is found for them stays in L2, and a plane of sums in L1 for all of them.
-  const int64_t together = std::clamp<int64_t>(2048 / bins, 1, 32);
-  const int64_t map_size = pixels * kRoiGroup, scratch_size = of_roi + kRoiGroup * kRoiGroup;
+  const int64_t pixels = shape.pixels(), bins = shape.bins(), of_roi = bins * kRoiGroup, map_size = pixels * kRoiGroup;
+  // Planes: so many RoIs at a time that their places stay in L2, and a plane of sums in L1 for all of them.
+  const int64_t together = channels_last ? 1 : std::clamp<int64_t>(2048 / bins, 1, 32);
   const Mode mode = read_all(plans, images) ? Mode::copy_once : channels_last ? Mode::as_they_are : Mode::copy_each;
   const auto search = FASTCNN_SELECT(roi_pool_search<T>);
-  const auto planes_of_bins = FASTCNN_SELECT(roi_pool_planes_of_bins<A>);
-  const auto add = FASTCNN_SELECT(roi_pool_add<A>);
+  const auto planes_of_places = FASTCNN_SELECT(roi_pool_planes_of_places);
+  const auto add_to_plane = FASTCNN_SELECT(roi_pool_add_to_plane<A>);
+  const auto add_to_pixels = FASTCNN_SELECT(roi_pool_add_to_pixels<A>);
   const auto store = FASTCNN_SELECT(roi_pool_store<T>);
   // A task owns its channels of an image and takes the RoIs in order: the sum does not depend on the threads.
-  share_out<A>(plans.places, images, shape.channels, kRoiGroup, 1, 2 * map_size + scratch_size + 2 * together * of_roi,
-               [&](int64_t image, int64_t c, int64_t n, auto places, A* sum) {
-                 A *copy = sum + map_size, *scratch = copy + map_size, *planes = scratch + scratch_size;
-                 auto* found = reinterpret_cast<int32_t*>(planes + together * of_roi);
+  share_out<A>(plans.places, images, shape.channels, kRoiGroup, 1,
+               2 * map_size + (1 + together) * of_roi + 3 * kRoiGroup * kRoiGroup,
+               [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
+                 A *sum = scratch + kRoiGroup, *copy = sum + map_size;
+                 auto* found = reinterpret_cast<int32_t*>(copy + map_size + kRoiGroup);
+                 int32_t* planes = found + of_roi + kRoiGroup * kRoiGroup;
                  std::fill(sum, sum + map_size, A(0));
                  const int64_t first = offset(image, c, shape, pixels, channels_last);
-                 {
-                   const SideBySide<T> map(places.empty() ? Mode::as_they_are : mode, maps + first, n, shape,
-                                           channels_last, kRoiGroup, reinterpret_cast<T*>(copy));
-                   for (size_t begin = 0; begin < places.size(); begin += together) {
-                     const auto some = places.subspan(begin, std::min<size_t>(together, places.size() - begin));
-                     for (size_t i = 0; i < some.size(); ++i) {
-                       const RoiBins roi = plans[some[i].roi];
-                       search(map.of(roi), n, roi, shape, found + i * of_roi, reinterpret_cast<int32_t*>(scratch));
-                       if (channels_last)
-                         planes_of_bins(grad + offset(some[i].roi, c, shape, bins, true), n, shape, planes + i * of_roi,
-                                        scratch);
-                     }
-                     for (int64_t channel = 0; channel < n; ++channel)
-                       for (size_t i = 0; i < some.size(); ++i) {
-                         const A* of =
-                             channels_last ? planes + i * of_roi : grad + offset(some[i].roi, c, shape, bins, false);
-                         add(of + channel * bins, found + i * of_roi + channel * bins, bins, sum + channel * pixels);
-                       }
+                 const SideBySide<T> map(places.empty() ? Mode::as_they_are : mode, maps + first, n, shape,
+                                         channels_last, kRoiGroup, reinterpret_cast<T*>(copy));
+                 for (size_t begin = 0; begin < places.size(); begin += together) {
+                   const auto some = places.subspan(begin, std::min<size_t>(together, places.size() - begin));
+                   for (size_t i = 0; i < some.size(); ++i) {
+                     const RoiBins roi = plans[some[i].roi];
+                     search(map.of(roi), n, roi, shape, found);
+                     if (channels_last)
+                       add_to_pixels(grad + offset(some[i].roi, c, shape, bins, true), found, n, shape, sum);
+                     else
+                       planes_of_places(found, n, bins, planes + i * of_roi);
                    }
+                   for (int64_t channel = 0; !channels_last && channel < n; ++channel)
+                     for (size_t i = 0; i < some.size(); ++i)
+                       add_to_plane(grad + offset(some[i].roi, c, shape, bins, false) + channel * bins,
+                                    planes + i * of_roi + channel * bins, bins, sum + channel * pixels);
                  }
-                 store(sum, n, shape, channels_last, grad_maps + first, copy);
+                 store(sum, n, shape, channels_last, grad_maps + first);
                });
 }
 

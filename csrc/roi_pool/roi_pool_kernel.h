@@ -34,18 +34,20 @@ FASTCNN_FOR_EACH_ISA(
     // The maxima of n_channels channels over the bins. out[0] is that of the first channel and bin.
     template <typename T> void roi_pool(const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins& roi,
                                         const RoiShape& shape, bool channels_last, T* out, acc_t<T>* scratch);
-    // The first pixel of the maximum of every bin, in the order of rows, or -1: places[channel][bin], of at most
-    // kRoiGroup channels. scratch holds that many of each bin, and kRoiGroup bins more.
+    // The first pixel of the maximum of every bin, in the order of rows, or -1 if it has none: places[bin * kRoiGroup +
+    // channel], of at most kRoiGroup channels.
     template <typename T> void roi_pool_search(const ChannelsOfMap<T>& map, int64_t n_channels, const RoiBins& roi,
-                                               const RoiShape& shape, int32_t* places, int32_t* scratch);
-    // planes[channel][bin] of as many channels of channels_last bins; scratch as above.
-    template <typename A>
-    void roi_pool_planes_of_bins(const A* grad, int64_t n_channels, const RoiShape& shape, A* planes, A* scratch);
+                                               const RoiShape& shape, int32_t* places);
+    // The same as planes[channel * bins + bin].
+    void roi_pool_planes_of_places(const int32_t* places, int64_t n_channels, int64_t bins, int32_t* planes);
     // plane[places[bin]] += grad[bin] where there is a place.
-    template <typename A> void roi_pool_add(const A* grad, const int32_t* places, int64_t bins, A* plane);
-    // Writes sums[channel][pixel] to n_channels channels of an image, the first of which is at image[0]. scratch holds
-    // kRoiGroup for every pixel.
-    template <typename T> void roi_pool_store(const acc_t<T>* sum, int64_t n_channels, const RoiShape& shape,
-                                              bool channels_last, T* image, acc_t<T>* scratch);)
+    template <typename A> void roi_pool_add_to_plane(const A* grad, const int32_t* places, int64_t bins, A* plane);
+    // The same of n_channels channels of channels_last bins, with sums and places of kRoiGroup channels of a pixel;
+    // before the first pixel there must be room for one more.
+    template <typename A> void roi_pool_add_to_pixels(const A* grad, const int32_t* places, int64_t n_channels,
+                                                      const RoiShape& shape, A* sum);
+    // Writes such sums, planes or pixels, to n_channels channels of an image, the first of which is at image[0].
+    template <typename T>
+    void roi_pool_store(const acc_t<T>* sum, int64_t n_channels, const RoiShape& shape, bool channels_last, T* image);)
 
 }  // namespace fastcnn

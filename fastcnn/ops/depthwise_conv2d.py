@@ -13,7 +13,7 @@ from fastcnn.ops import _checks, _library
 
 _MAX_STRIDE = 64  # As kMaxStride of the kernels.
 _SMALL_PLANE = 14 * 14  # Pixels.
-_IN_L2, _IN_L3 = 1 << 18, 1 << 22  # Elements of inputs that these caches hold.
+_SMALL_INPUT, _IN_L2, _IN_L3 = 1 << 18, 1 << 20, 1 << 22  # Elements; the latter two of inputs these caches hold.
 _ACTIVATIONS = (None, "relu", "relu6", "hardswish", "silu")  # Numbered as in the kernels.
 _FUNCTIONS = (lambda x: x, F.relu, F.relu6, F.hardswish, F.silu)
 
@@ -72,7 +72,7 @@ def depthwise_conv2d(
     if activation not in _ACTIVATIONS:
         raise ValueError(f"depthwise_conv2d: expected activation to be one of {_ACTIVATIONS}, got {activation!r}")
     kind = _ACTIVATIONS.index(activation)
-    if _library.mode.name == "auto" and _torch_is_faster(input, weight, bias, kernel, dilations):
+    if _library.mode.name == "auto" and _torch_is_faster(input, weight, bias, kernel, strides, dilations):
         low = [top, left] if [top, left] == [bottom, right] else padding
         result = _FUNCTIONS[kind](F.conv2d(input, weight, bias, strides, low, dilations, shape[1]))
     elif max(strides) > _MAX_STRIDE:
@@ -83,7 +83,12 @@ def depthwise_conv2d(
 
 
 def _torch_is_faster(
-    input: Tensor, weight: Tensor, bias: Tensor | None, kernel: Sequence[int], dilation: list[int]
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    kernel: Sequence[int],
+    stride: list[int],
+    dilation: list[int],
 ) -> bool:
     """Whether it measured so, on a CPU: see the rule in the op's definition."""
     if input.dtype is not torch.float32 or dilation != [1, 1] or input.device.type != "cpu":
@@ -91,12 +96,22 @@ def _torch_is_faster(
     training = torch.is_grad_enabled() and (
         input.requires_grad or weight.requires_grad or (bias is not None and bias.requires_grad)
     )
-    size = max(kernel[2], kernel[3])
+    size, step = kernel[2], stride[0]
+    contiguous = input.is_contiguous()
+    if (
+        kernel[3] == size
+        and size in (3, 5, 7)
+        and stride[1] == step
+        and step <= (1 if contiguous and size == 7 else 2)
+        and kernel[0] == input.size(1)
+    ):
+        return not training and not contiguous and size == 3 and step == 2 and _IN_L2 <= input.numel() < _IN_L3
+    size = max(size, kernel[3])
     if training and size > 3:
         return False
-    if input.is_contiguous():
+    if contiguous:
         return size == 7 or (size < 7 and input.size(2) * input.size(3) <= _SMALL_PLANE)
-    return input.numel() >= _IN_L2 and (not training or input.numel() < _IN_L3)
+    return input.numel() >= _SMALL_INPUT and (not training or input.numel() < _IN_L3)
 
 
 def _check_tensors(input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
@@ -246,9 +261,10 @@ _op = _library.define(
     fake=_fake,
     triton="depthwise_conv2d",
     torch_rule={
-        "CPU": "PyTorch's reference for strides over 64; its own kernel in float32, without dilation, for 3x3 on NCHW "
-        "planes up to 14x14 and channels_last inputs of 1 to 16 MB, and in inference also for 5x5 on such planes, 7x7 "
-        "on NCHW, and all channels_last inputs from 1 MB",
+        "CPU": "PyTorch's reference for strides over 64; in float32 without dilation its own kernel for channels_last "
+        "inference of 3x3 at stride 2 on inputs of 4 to 16 MB; and, but for square kernels of 3, 5 or 7 at strides 1 "
+        "and 2 and multiplier 1, for up to 3x3 on NCHW planes up to 14x14 and channels_last inputs of 1 to 16 MB, in "
+        "inference also up to 5x5 on such planes, 7 on NCHW, and all channels_last inputs from 1 MB",
         "CUDA": "PyTorch's reference for float64, kernels over 11 and strides over 4",
     },
     flops=lambda input, weight, *_, out_shape=None, **__: (

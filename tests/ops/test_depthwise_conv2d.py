@@ -106,7 +106,9 @@ def test_agrees_with_conv2d(n, c, m, h, w, kernel, stride, dilation, padding, dt
         assert_close_to(grad, exact_grad, reduction=16 * 49 + out.numel() // c)
 
 
-# Rows shorter and longer than whole and half vectors of every level, and blocks of rows of every height.
+# Planes: rows shorter and longer than whole and half vectors of every level, and blocks of rows of every height.
+# Channels_last: the same of channels and of blocks of columns.
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("stride, size", [(1, 3), (2, 3), (1, 5), (2, 5), (1, 7), (2, 7)])
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(
@@ -114,14 +116,17 @@ def test_agrees_with_conv2d(n, c, m, h, w, kernel, stride, dilation, padding, dt
     st.sampled_from((torch.float64, torch.float32, torch.float32, torch.bfloat16)),
     st.sampled_from((None, "relu", "hardswish", "silu")),
 )  # fmt: skip
-def test_planes_agree_with_conv2d(stride, size, n, c, h, w, data, dtype, activation):
+def test_kernels_for_common_sizes_agree_with_conv2d(stride, size, layout, n, c, h, w, data, dtype, activation):
+    if layout is torch.channels_last:
+        c, w = w, c + 2
     padding = data.draw(st.tuples(st.integers(0, size), st.integers(0, size)))
     if h + 2 * padding[0] < size or w + 2 * padding[1] < size:
         return
     g = torch.Generator().manual_seed(h * w)
-    x, weight, bias = (
-        torch.randn(shape, generator=g).to(dtype).requires_grad_() for shape in ((n, c, h, w), (c, 1, size, size), (c,))
-    )
+    x, weight, bias = (torch.randn(shape, generator=g).to(dtype) for shape in ((n, c, h, w), (c, 1, size, size), (c,)))
+    x = x.contiguous(memory_format=layout)
+    for t in (x, weight, bias):
+        t.requires_grad_()
     wide = [t.detach().double().requires_grad_() for t in (x, weight, bias)]
     with _library.kernel_mode():
         out = ops.depthwise_conv2d(x, weight, bias, stride, padding)
@@ -136,14 +141,34 @@ def test_planes_agree_with_conv2d(stride, size, n, c, h, w, data, dtype, activat
     assert_close_to(activated, exact.detach(), reduction=49)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "shape, size, stride", [((1, 1024, 33, 32), 3, 1), ((2, 96, 90, 75), 5, 2), ((1, 65, 130, 129), 3, 1)]
+)
+def test_results_too_large_for_caches(shape, size, stride, layout):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=g).contiguous(memory_format=layout).requires_grad_()
+    weight = torch.randn(shape[1], 1, size, size, generator=g).requires_grad_()
+    wide = [t.detach().double().requires_grad_() for t in (x, weight)]
+    with _library.kernel_mode():
+        out = ops.depthwise_conv2d(x, weight, None, stride, size // 2)
+        cotangent = torch.randn(out.shape, generator=g).contiguous(memory_format=layout)
+        grads = torch.autograd.grad(out, (x, weight), cotangent)
+    wanted = F.conv2d(*wide, None, stride, size // 2, 1, shape[1])
+    assert_close_to(out.detach(), wanted.detach(), reduction=size * size)
+    for grad, exact in zip(grads, torch.autograd.grad(wanted, wide, cotangent.double()), strict=True):
+        assert_close_to(grad, exact, reduction=out.numel() // shape[1])
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("size, stride", [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1)])
 @pytest.mark.parametrize("width", [4, 7, 16, 19, 33])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_not_finite_spreads_as_far_as_the_kernel(size, stride, width, dtype):
+def test_what_is_not_finite_spreads_as_far_as_the_kernel(size, stride, width, dtype, layout):
     shape, weight = (2, 3, 9, width), torch.rand(3, 1, size, size).to(dtype) + 0.5
     for y in (0, 4, 8):
         for at in (0, width // 2, width - 1):
-            x = torch.zeros(shape, dtype=dtype)
+            x = torch.zeros(shape, dtype=dtype).contiguous(memory_format=layout)
             x[0, 1, y, at] = float("inf")
             x[1, 2, y, at] = float("nan")
             with _library.kernel_mode():
@@ -153,7 +178,7 @@ def test_what_is_not_finite_spreads_as_far_as_the_kernel(size, stride, width, dt
                 row, column = y // stride, at // stride
                 grad[0, 1, row, column] = float("inf")
                 grad[1, 2, row, column] = float("nan")
-                pads, ones = [size // 2] * 4, torch.ones(shape, dtype=dtype)
+                pads, ones = [size // 2] * 4, torch.ones(shape, dtype=dtype).contiguous(memory_format=layout)
                 ours = torch.ops.fastcnn.depthwise_conv2d_backward(
                     grad, ones, weight, [stride] * 2, pads, [1, 1], True, False, False
                 )[0]
@@ -163,9 +188,10 @@ def test_what_is_not_finite_spreads_as_far_as_the_kernel(size, stride, width, dt
             assert torch.equal(ours.isfinite(), wanted.isfinite())
 
 
-def test_the_gradient_of_the_weight_meets_no_pixel_beyond_a_tap():
-    for width in (3, 7, 8, 16, 17, 40):
-        x = torch.zeros(1, 2, 9, width)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_gradient_of_the_weight_meets_no_pixel_beyond_a_tap(layout):
+    for width in (3, 7, 8, 10, 16, 17, 40):
+        x = torch.zeros(1, 2, 9, width).contiguous(memory_format=layout)
         x[0, 0, :, 0] = float("nan")  # Column 0 is never to the right of an output.
         x[0, 1, 8] = float("nan")  # The last row is never above one.
         grad = torch.ones(1, 2, 9, width)
@@ -179,32 +205,33 @@ def test_the_gradient_of_the_weight_meets_no_pixel_beyond_a_tap():
 
 
 @pytest.mark.parametrize(
-    "shape, layout, size, training, routed",
+    "shape, layout, kernel, stride, training, routed",
     [
-        ((2, 3, 14, 14), LAYOUTS[0], 3, True, True),
-        ((2, 3, 14, 14), LAYOUTS[0], 5, True, False),
-        ((2, 3, 14, 14), LAYOUTS[0], 5, False, True),
-        ((2, 3, 15, 15), LAYOUTS[0], 3, False, False),
-        ((2, 3, 15, 15), LAYOUTS[0], 7, False, True),
-        ((2, 3, 15, 15), LAYOUTS[0], 9, False, False),
-        ((2, 3, 14, 14), LAYOUTS[1], 3, False, False),
-        ((4, 128, 32, 32), LAYOUTS[1], 3, False, True),
-        ((4, 128, 32, 32), LAYOUTS[1], 3, True, True),
-        ((4, 128, 32, 32), LAYOUTS[1], 7, False, True),
-        ((4, 128, 32, 32), LAYOUTS[1], 7, True, False),
-        ((1, 128, 182, 182), LAYOUTS[1], 3, True, False),
+        ((2, 3, 14, 14), LAYOUTS[0], (3, 3), 1, False, False),
+        ((2, 3, 15, 15), LAYOUTS[0], (7, 7), 1, False, False),
+        ((2, 3, 15, 15), LAYOUTS[0], (7, 7), 2, False, True),
+        ((2, 3, 14, 14), LAYOUTS[0], (3, 5), 1, False, True),
+        ((2, 3, 14, 14), LAYOUTS[0], (3, 5), 1, True, False),
+        ((2, 3, 15, 15), LAYOUTS[0], (3, 5), 1, False, False),
+        ((4, 128, 32, 32), LAYOUTS[1], (3, 3), 1, False, False),
+        ((8, 128, 32, 32), LAYOUTS[1], (3, 3), 2, False, True),
+        ((8, 128, 32, 32), LAYOUTS[1], (3, 3), 2, True, False),
+        ((1, 128, 32, 32), LAYOUTS[1], (3, 3), 2, False, False),
+        ((1, 128, 182, 182), LAYOUTS[1], (3, 3), 2, False, False),
+        ((4, 128, 32, 32), LAYOUTS[1], (9, 9), 1, False, True),
+        ((4, 128, 32, 32), LAYOUTS[1], (9, 9), 1, True, False),
     ],
 )
-def test_where_pytorch_is_called(monkeypatch, shape, layout, size, training, routed):
+def test_where_pytorch_is_called(monkeypatch, shape, layout, kernel, stride, training, routed):
     called = []
     call = _library.call
     monkeypatch.setattr(_library, "call", lambda *args: called.append(args) or call(*args))
     x = torch.randn(shape).contiguous(memory_format=layout)
-    weight = torch.randn(shape[1], 1, size, size, requires_grad=training)
-    out = ops.depthwise_conv2d(x, weight, padding="same", activation="relu")
+    weight = torch.randn(shape[1], 1, *kernel, requires_grad=training)
+    out = ops.depthwise_conv2d(x, weight, None, stride, 4, activation="relu")
     assert bool(called) != routed
-    wanted = F.conv2d(x, weight, padding="same", groups=shape[1]).relu()
-    torch.testing.assert_close(out, wanted, check_stride=False)
+    wanted = F.conv2d(x, weight, None, stride, 4, groups=shape[1]).relu()
+    torch.testing.assert_close(out, wanted, check_stride=False, atol=1e-4, rtol=1e-4)
 
 
 def test_an_image_without_a_batch():
