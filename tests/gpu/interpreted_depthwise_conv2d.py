@@ -90,9 +90,9 @@ def _assert_matches_the_reference(arguments, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", SPEC.cases, ids=lambda case: case.name)
-def test_cases(case, dtype, layout):
+@pytest.mark.parametrize("index", range(len(SPEC.cases)), ids=[case.name for case in SPEC.cases])
+def test_cases(index, layout):
+    case, dtype = SPEC.cases[index], DTYPES[(index + LAYOUTS.index(layout)) % 3]
     values = case.make(dtype, "cpu", torch.Generator().manual_seed(0))
     _, arguments = SPEC.overload(*values, **case.kwargs)
     if case.name == "31x31":
@@ -104,7 +104,7 @@ def test_cases(case, dtype, layout):
 pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 
-@settings(derandomize=True, deadline=None, max_examples=30)
+@settings(derandomize=True, deadline=None, max_examples=25)
 @given(
     st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(1, 17), st.integers(1, 19)),
     st.tuples(st.sampled_from([1, 2, 3, 5]), st.sampled_from([1, 3, 4, 7])),
