@@ -112,7 +112,8 @@ def define(
         schema: as for :meth:`torch.library.Library.define`.
         reference: the op in plain PyTorch, differentiable where the op is; runs wherever no kernel does.
         fake: shapes, dtypes and strides of the result, the strides those of the real one.
-        triton: module of ``fastcnn.kernels`` whose function of the op's name runs CUDA tensors.
+        triton: module of ``fastcnn.kernels`` whose function of the op's name runs CUDA tensors, or returns
+            NotImplemented for the reference to run them.
         cuda: whether the compiled CUDA library has a kernel.
         torch_rule: per dispatch key, when the public function calls PyTorch instead.
         flops: floating-point operations from the shapes of the arguments, for torch's ``FlopCounterMode``.
@@ -136,7 +137,8 @@ def define(
             except ImportError as error:
                 _backend.note_fallback(f"fastcnn.{name}", "cuda", f"Triton does not import: {error}")
                 return reference(*args)
-            return getattr(module, name)(*args)
+            result = getattr(module, name)(*args)
+            return reference(*args) if result is NotImplemented else result
 
         library.impl(name, run_triton, "CUDA")
 

@@ -51,17 +51,21 @@ BUDGETS = [
 ]
 
 
-def compile_offline(kernel, signature, constants, architecture, num_warps):
-    """The compiled kernel, pointers taken as 16-byte aligned, as those of PyTorch are."""
+def compile_offline(kernel, signature, constants, architecture, num_warps, fp_fusion=False, multiples=()):
+    """The compiled kernel, pointers taken as 16-byte aligned, as those of PyTorch are, `multiples` as such of 16."""
     names = kernel.arg_names
     types = {**signature, **dict.fromkeys(constants, "constexpr")}
+
+    def aligned(name):
+        return types[name].startswith("*") or name in multiples
+
     source = triton.compiler.ASTSource(
         fn=kernel,
         signature=types,
         constexprs={(names.index(name),): value for name, value in constants.items()},
-        attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if types[name].startswith("*")},
+        attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if aligned(name)},
     )
-    options = {"num_warps": num_warps, "enable_fp_fusion": False}
+    options = {"num_warps": num_warps, "enable_fp_fusion": fp_fusion}
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
