@@ -41,3 +41,6 @@ class Tile:
 # Of local_response_norm, with and without channels last. The axis that lies in memory is the longer one; in planes the
 # other is long too, for every tile reads a window beyond it on either side.
 LRN = {False: Tile(channels=16, pixels=64, num_warps=4), True: Tile(channels=64, pixels=16, num_warps=4)}
+
+# Of softmax_focal_loss, classes a plane apart and side by side.
+SOFTMAX_FOCAL = {False: Tile(channels=16, pixels=64, num_warps=4), True: Tile(channels=64, pixels=16, num_warps=4)}

@@ -60,7 +60,7 @@ def _tile(channels, pixels, LAST: tl.constexpr, CHANNELS: tl.constexpr, PIXELS: 
     if LAST:
         return base + p.to(tl.int64) * channels, c, p, 1
     else:
-        return base + p, c, p, pixels.to(tl.int64)
+        return base + p, c.to(tl.int64), p, pixels
 
 
 @triton.jit

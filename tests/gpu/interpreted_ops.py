@@ -24,7 +24,7 @@ from fastcnn.ops import _library
 from fastcnn.testing import compare
 from fastcnn.testing.specs import SPECS
 
-OPS = ["local_response_norm", "sigmoid_focal_loss"]
+OPS = ["local_response_norm", "sigmoid_focal_loss", "softmax_focal_loss"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 ALL = [(SPECS[name], case) for name in OPS for case in SPECS[name].cases]
 SHORT = [pytest.param(spec, case, id=f"{spec.name}-{case.name}") for spec, case in ALL if "several" not in case.name]
@@ -125,6 +125,24 @@ def test_float64_runs_the_reference(name):
 
 class TestSigmoidFocalLoss(sigmoid_tests.TestValues):
     test_no_such_class = None  # An index beyond the classes is background on a GPU.
+
+
+def test_softmax_focal_loss_of_targets_that_are_no_class():
+    x = torch.randn(6, 5).requires_grad_()
+    loss = SPECS["softmax_focal_loss"].function(x, torch.tensor([4, -1, 5, 255, 0, 1 << 40]), ignore_index=255)
+    (grad,) = torch.autograd.grad(loss.nansum(), x)
+    assert loss.isnan().tolist() == [False, True, True, False, False, True]
+    assert loss[3] == 0 and not grad[3].any() and grad[[0, 4]].isfinite().all()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 2.5])
+def test_softmax_focal_loss_of_what_is_not_finite(gamma):
+    inf, nan = math.inf, math.nan
+    rows = [[0, -inf, 1], [-inf, -inf, -inf], [-inf, 3, -inf], [inf, 0, 0], [nan, 0, 0], [1e4, -1e4, 0], [-1e4, 0, 1e4]]
+    x, target = torch.tensor(rows), torch.tensor([0, 1, 1, 0, 1, 1, 2])
+    loss = SPECS["softmax_focal_loss"].function(x, target, None, gamma)
+    exact = SPECS["softmax_focal_loss"].reference(x.double(), target, None, gamma)
+    torch.testing.assert_close(loss.double(), exact, equal_nan=True, rtol=1e-5, atol=1e-6)
 
 
 def compare_both(name, tensors, *rest, dtype=torch.float32):
