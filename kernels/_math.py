@@ -35,3 +35,13 @@ def times_hardswish_grad(grad, x):
     """grad times the derivative at x: 0 up to and at -3, grad from and at 3, NaN for NaN."""
     inside = grad * (x * (1 / 3) + 0.5)
     return tl.where(x <= -3, 0, tl.where(x >= 3, grad, inside))
+
+
+@triton.jit
+def atanh_doubled(s):
+    """2 atanh(s) for |s| <= 1/3; at s = x / (2 + x) it is log(1 + x), as accurate for small x as for x of 1.
+
+    The polynomial is that of csrc/common/math.h.
+    """
+    t = s * s
+    return 2 * s + 2 * s * (t * (0.333333202 + t * (0.200037803 + t * (0.141183099 + t * 0.13425749))))

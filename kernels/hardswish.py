@@ -9,6 +9,7 @@ from torch import Tensor
 
 from fastcnn.kernels import _math
 from fastcnn.kernels._configs import ELEMENTWISE
+from fastcnn.kernels._launch import laid_out_as
 
 
 # Aligned or not, or 1, makes no difference to the code: `n` needs no variants.
@@ -50,20 +51,15 @@ def hardswish(input: Tensor) -> Tensor:
     The result is laid out as `torch.empty_like` does it. Deterministic.
     """
     out = torch.empty_like(input)
-    _launch(_forward_kernel, (_laid_out_as(input, out), out))
+    _launch(_forward_kernel, (laid_out_as(input, out), out))
     return out
 
 
 def hardswish_backward(grad: Tensor, input: Tensor) -> Tensor:
     """The gradient of :func:`hardswish` with respect to `input`, of its dtype, given that of the result."""
     out = torch.empty_like(input)
-    _launch(_backward_kernel, (_laid_out_as(grad, out), _laid_out_as(input, out), out))
+    _launch(_backward_kernel, (laid_out_as(grad, out), laid_out_as(input, out), out))
     return out
-
-
-def _laid_out_as(x: Tensor, dense: Tensor) -> Tensor:
-    """`x` with its elements in memory in the order of those of `dense`, copied only if they are not."""
-    return x if x.stride() == dense.stride() else torch.empty_like(dense, dtype=x.dtype).copy_(x)
 
 
 def _launch(kernel: triton.JITFunction, tensors: tuple[Tensor, ...]) -> None:

@@ -9,6 +9,8 @@ from torch._prims_common import suggest_memory_format
 
 from fastcnn.ops import _checks, _library
 
+_TORCH_RULE = {"CUDA": "PyTorch's reference for float64 and windows of more than 9 channels"}
+
 
 def local_response_norm(input: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0) -> Tensor:
     """Divides by ``(k + alpha / size * sum of squares) ** beta``, as :func:`torch.nn.functional.local_response_norm`.
@@ -90,12 +92,16 @@ _op = _library.define(
     "local_response_norm(Tensor input, int size, float alpha, float beta, float k) -> Tensor",
     reference=_reference,
     fake=lambda input, *_: _like(input),
+    triton="local_response_norm",
+    torch_rule=_TORCH_RULE,
     flops=_flops,
 )
 _backward_op = _library.define(
     "local_response_norm_backward(Tensor grad, Tensor input, int size, float alpha, float beta, float k) -> Tensor",
     reference=_reference_backward,
     fake=lambda grad, input, *_: _like(input),
+    triton="local_response_norm",
+    torch_rule=_TORCH_RULE,
     flops=lambda grad, input, size, *_, out_shape=None, **__: 2 * _flops(input, size),
 )
 

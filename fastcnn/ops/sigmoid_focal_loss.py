@@ -8,6 +8,7 @@ from torch import Tensor
 from fastcnn.ops import _checks, _library, _losses
 
 _NAME = "sigmoid_focal_loss"
+_TORCH_RULE = {"CUDA": "PyTorch's reference for float64"}
 
 
 def sigmoid_focal_loss(
@@ -145,12 +146,16 @@ _op = _library.define(
     fake=lambda input, target, alpha, gamma, reduction, ignore_index: (
         torch.empty_like(input) if reduction == _losses.NONE else input.new_empty(())
     ),
+    triton="sigmoid_focal_loss",
+    torch_rule=_TORCH_RULE,
 )
 _backward_op = _library.define(
     "sigmoid_focal_loss_backward(Tensor grad, Tensor input, Tensor target, float alpha, float gamma, int reduction, "
     "int ignore_index) -> Tensor",
     reference=_reference_backward,
     fake=lambda grad, input, *_: torch.empty_like(input),
+    triton="sigmoid_focal_loss",
+    torch_rule=_TORCH_RULE,
 )
 
 

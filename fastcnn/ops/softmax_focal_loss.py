@@ -8,6 +8,7 @@ from torch import Tensor
 from fastcnn.ops import _checks, _library, _losses
 
 _NAME = "softmax_focal_loss"
+_TORCH_RULE = {"CUDA": "PyTorch's reference for float64"}
 
 
 def softmax_focal_loss(
@@ -39,7 +40,8 @@ def softmax_focal_loss(
     Raises:
         ValueError: shapes that do not fit, a gamma or reduction that is none, or two devices.
         TypeError: a tensor or number of the wrong type.
-        IndexError: a target that is no class (CPU; on a GPU PyTorch's indexing asserts).
+        IndexError: a target that is no class (CPU; on a GPU its loss and gradient are NaN, or
+            PyTorch's indexing asserts).
 
     A class of logit -inf has a probability of exactly 0; as a target its loss is infinite. Sums are taken in a fixed
     order: deterministic, whatever the number of threads. Under autocast it runs in float32, as PyTorch's losses do. A
@@ -130,12 +132,16 @@ _op = _library.define(
     fake=lambda input, target, alpha, gamma, reduction, ignore_index: input.new_empty(
         target.shape if reduction == _losses.NONE else ()
     ),
+    triton="softmax_focal_loss",
+    torch_rule=_TORCH_RULE,
 )
 _backward_op = _library.define(
     "softmax_focal_loss_backward(Tensor grad, Tensor input, Tensor target, Tensor? alpha, float gamma, int reduction, "
     "int ignore_index) -> Tensor",
     reference=_reference_backward,
     fake=lambda grad, input, *_: torch.empty_like(input),
+    triton="softmax_focal_loss",
+    torch_rule=_TORCH_RULE,
 )
 
 

@@ -55,7 +55,7 @@ def test_hardswish(dtype, layout):
     results = []
     for leaf in (x.double(), x.cuda()):
         leaf.requires_grad_()
-        with fastcnn.kernel_mode():
+        with _library.kernel_mode():
             out = ops.hardswish(leaf)
         (back,) = torch.autograd.grad(out, leaf, torch.ones_like(leaf))
         assert out.is_contiguous(memory_format=layout) and back.is_contiguous(memory_format=layout)
@@ -169,7 +169,7 @@ def test_empty():
     no_channels = torch.ones(2, 0, 8, 8, device="cuda")
     assert ops.roi_align(no_channels, torch.zeros(4, 5, device="cuda"), 2).shape == (4, 0, 2, 2)
     assert ops.nms(torch.zeros(0, 4, device="cuda"), torch.zeros(0, device="cuda"), 0.5).tolist() == []
-    with fastcnn.kernel_mode():
+    with _library.kernel_mode():
         assert ops.hardswish(torch.zeros(0, 3, device="cuda")).shape == (0, 3)
 
 
@@ -224,7 +224,7 @@ def test_more_elements_than_an_int_counts():
     count = (1 << 31) + 4096
     x = torch.ones(count, device="cuda", dtype=torch.float16)
     x[-1] = 2
-    with fastcnn.kernel_mode():
+    with _library.kernel_mode():
         out = ops.hardswish(x)
     assert out[-1].item() == pytest.approx(2 * 5 / 6, rel=1e-3) and out[-2].item() == pytest.approx(4 / 6, rel=1e-3)
     del x, out

@@ -1,0 +1,223 @@
+"""Run by test_triton_interpreter.py, in a process where TRITON_INTERPRET=1: ops whose kernels take CPU tensors there.
+
+Every case of the contract suite and the tests of what is special go through the public functions. All memory that a
+call allocates or is given lies between NaN, and is NaN itself until it is written.
+"""
+
+import math
+import os
+import sys
+from importlib import import_module
+from pathlib import Path
+
+os.environ["FASTCNN_NATIVE"] = "0"  # The kernels in C++ are not to answer.
+sys.path.insert(0, str(Path(__file__).parent.parent / "ops"))
+
+import pytest
+import test_contract as contract
+import test_sigmoid_focal_loss as sigmoid_tests
+import torch
+
+from fastcnn.kernels import _focal
+from fastcnn.kernels._configs import FOCAL
+from fastcnn.ops import _library
+from fastcnn.testing import compare
+from fastcnn.testing.specs import SPECS
+
+OPS = ["local_response_norm", "sigmoid_focal_loss", "softmax_focal_loss"]
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+ALL = [(SPECS[name], case) for name in OPS for case in SPECS[name].cases]
+SHORT = [pytest.param(spec, case, id=f"{spec.name}-{case.name}") for spec, case in ALL if "several" not in case.name]
+LAYOUTS = [param for param in SHORT if param.values[1].name != "scalar"]
+# A GPU rounds to bfloat16; the interpreter cuts off.
+compare._ROUNDING[torch.bfloat16] *= 2
+MARGIN = 64  # Elements; a multiple of what makes any pointer aligned.
+launched: list[str] = []
+
+
+def enrol(name):
+    module = import_module(f"fastcnn.kernels.{name}")
+    for op in (name, f"{name}_backward"):
+
+        def run(*args, op=op):
+            launched.append(op)
+            with Canaries() as canaries:
+                result = getattr(module, op)(*map(canaries.guard, args))
+            return _library.ops[op].reference(*args) if result is NotImplemented else result
+
+        _library.library.impl(op, run, "CPU")
+
+
+class Canaries:
+    """Within it, `torch.empty` and `empty_like` give tensors of NaN between NaN, which must be there at the end."""
+
+    def __enter__(self):
+        self.memories = []
+        self.real = torch.empty, torch.empty_like
+        torch.empty, torch.empty_like = self.empty, self.empty_like
+        return self
+
+    def __exit__(self, *raised):
+        torch.empty, torch.empty_like = self.real
+        for memory in [] if raised[0] else self.memories:
+            for edge in (memory[:MARGIN], memory[-MARGIN:]):
+                assert edge.isnan().all(), "a kernel wrote out of bounds"
+
+    def empty(self, *size, dtype=None, device=None, strides=None):
+        size = size[0] if len(size) == 1 and not isinstance(size[0], int) else size
+        shape = self.real[0](size, device="meta")
+        strides = shape.stride() if strides is None else strides
+        span = sum((n - 1) * s for n, s in zip(size, strides, strict=True)) + 1 if shape.numel() else 0
+        memory = torch.full((2 * MARGIN + span,), float("nan"), dtype=dtype or torch.float32)
+        self.memories.append(memory)
+        return memory[MARGIN : MARGIN + span].as_strided(size, strides, MARGIN)
+
+    def empty_like(self, x, dtype=None, memory_format=torch.preserve_format):
+        dtype = dtype or x.dtype
+        if not dtype.is_floating_point:
+            return self.real[1](x, dtype=dtype, memory_format=memory_format)
+        strides = self.real[1](x, device="meta", memory_format=memory_format).stride()
+        return self.empty(*x.shape, dtype=dtype, strides=strides) if x.dim() else self.empty((), dtype=dtype)
+
+    def guard(self, x):
+        """A copy of a floating tensor of the same strides, between NaN."""
+        # Elements that an expanded tensor has in common cannot be written apart.
+        if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.numel() == 0 or 0 in x.stride():
+            return x
+        return self.empty(tuple(x.shape), dtype=x.dtype, strides=x.stride()).copy_(x)
+
+
+for op_name in OPS:
+    enrol(op_name)
+
+
+@pytest.fixture(autouse=True)
+def _kernels_run():
+    launched.clear()
+    with _library.kernel_mode():
+        yield
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("spec, case", SHORT)
+def test_values(spec, case, dtype):
+    contract.test_values(spec, case, dtype, "cpu")
+    assert set(launched) == {spec.name}
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("spec, case", SHORT)
+def test_gradients(spec, case, dtype, layout):
+    contract.test_gradients(spec, case, dtype, layout, "cpu")
+    assert set(launched) == {spec.name, f"{spec.name}_backward"}
+
+
+@pytest.mark.parametrize("spec, case", LAYOUTS)
+def test_layouts(spec, case):
+    contract.test_layouts(spec, case)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_float64_runs_the_reference(name):
+    contract.test_gradients(SPECS[name], SPECS[name].cases[0], torch.float64, torch.contiguous_format, "cpu")
+
+
+class TestSigmoidFocalLoss(sigmoid_tests.TestValues):
+    test_no_such_class = None  # An index beyond the classes is background on a GPU.
+
+
+def test_softmax_focal_loss_of_targets_that_are_no_class():
+    x = torch.randn(6, 5).requires_grad_()
+    loss = SPECS["softmax_focal_loss"].function(x, torch.tensor([4, -1, 5, 255, 0, 1 << 40]), ignore_index=255)
+    (grad,) = torch.autograd.grad(loss.nansum(), x)
+    assert loss.isnan().tolist() == [False, True, True, False, False, True]
+    assert loss[3] == 0 and not grad[3].any() and grad[[0, 4]].isfinite().all()
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 2.5])
+def test_softmax_focal_loss_of_what_is_not_finite(gamma):
+    inf, nan = math.inf, math.nan
+    rows = [[0, -inf, 1], [-inf, -inf, -inf], [-inf, 3, -inf], [inf, 0, 0], [nan, 0, 0], [1e4, -1e4, 0], [-1e4, 0, 1e4]]
+    x, target = torch.tensor(rows), torch.tensor([0, 1, 1, 0, 1, 1, 2])
+    loss = SPECS["softmax_focal_loss"].function(x, target, None, gamma)
+    exact = SPECS["softmax_focal_loss"].reference(x.double(), target, None, gamma)
+    torch.testing.assert_close(loss.double(), exact, equal_nan=True, rtol=1e-5, atol=1e-6)
+
+
+def compare_both(name, tensors, *rest, dtype=torch.float32):
+    """Value and gradient of the function and, in float64, of its reference."""
+    spec, x = SPECS[name], tensors[0].to(dtype)
+    wide = x.detach().double().requires_grad_()
+    x = x.detach().requires_grad_()
+    out = spec.function(x, *tensors[1:], *rest)
+    widened = [t.double() if t.is_floating_point() else t for t in tensors[1:]]
+    exact = spec.reference(wide, *widened, *rest)
+    cotangent = torch.randn(out.shape, generator=torch.Generator().manual_seed(1))
+    grads = (
+        torch.autograd.grad(out, x, cotangent.to(dtype)),
+        torch.autograd.grad(exact, wide, cotangent.to(dtype).double()),
+    )
+    compare.assert_close_to(out.detach(), exact.detach(), reduction=16)
+    compare.assert_close_to(grads[0][0], grads[1][0], reduction=64)
+
+
+SHAPES = [(1, 70, 3, 5), (2, 33, 1, 9), (1, 5, 1, 130), (1, 130, 1, 1), (2, 16, 8, 8), (1, 17, 5, 13)]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_normalisation_across_tiles(shape, layout):
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0)).contiguous(memory_format=layout)
+    for size, beta in ((5, 0.75), (2, 0.5), (8, 1.0)):
+        compare_both("local_response_norm", [x], size, 0.7, beta, 1.5)
+
+
+@pytest.mark.parametrize("beta", [0.75, 0.5, 1.0, 2.0, 3.0, 0.6, 0.0, -1.0])
+@pytest.mark.parametrize("k", [1.0, 0.0, -2.0])
+def test_normalisation_of_what_is_not_finite(beta, k):
+    x = torch.tensor([0.0, 1.0, math.inf, 1e30, -1e30, 1.0, math.nan, 2.0, 1.5, 0.5]).view(1, 10, 1, 1)
+    out = SPECS["local_response_norm"].function(x, 3, 0.75, beta, k)
+    exact = SPECS["local_response_norm"].reference(x, 3, 0.75, beta, k)
+    torch.testing.assert_close(out, exact, equal_nan=True, rtol=1e-5, atol=0)
+    assert set(launched) == {"local_response_norm"}
+
+
+def test_wide_windows_run_the_reference():
+    compare_both("local_response_norm", [torch.randn(1, 12, 2, 3)], 10, 0.7, 0.75, 1.5)
+
+
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_focal_loss_at_the_ends_of_blocks(dtype, reduction):
+    g = torch.Generator().manual_seed(0)
+    block = FOCAL[dtype.itemsize].block
+    for count in (1, block - 1, block, block + 1, 3 * block):
+        x, y = 3 * torch.randn(count, generator=g), torch.rand(count, generator=g).to(dtype)
+        compare_both("sigmoid_focal_loss", [x, y], 0.3, 1.5, reduction, dtype=dtype)
+    for rows, classes in ((block // 8 + 1, 8), (block // 16, 16), (block // 3, 5), (1, 2 * block + 24), (31, 91)):
+        x, index = 3 * torch.randn(rows, classes, generator=g), torch.randint(-2, classes, (rows,), generator=g)
+        compare_both("sigmoid_focal_loss", [x, index], 0.3, 2.0, reduction, -2, dtype=dtype)
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_raw_calls_check_shapes(name):
+    module = import_module(f"fastcnn.kernels.{name}")
+    _, args = SPECS[name].overload(*contract.arguments(SPECS[name].cases[0], torch.float32))
+    with pytest.raises(RuntimeError, match=f"{name}_backward: expected"):
+        getattr(module, f"{name}_backward")(args[0][:1], *args)
+    if name != "local_response_norm":
+        with pytest.raises(RuntimeError, match=f"{name}: expected"):
+            getattr(module, name)(args[0], args[1][:1], *args[2:])
+
+
+def test_sums_of_many_programs_have_one_order(monkeypatch):
+    """More blocks than programs, so that each goes through several."""
+    monkeypatch.setattr(_focal, "PARTIAL_SUMS", 3)
+    g = torch.Generator().manual_seed(0)
+    x, y = 3 * torch.randn(5000, generator=g), torch.rand(5000, generator=g)
+    compare_both("sigmoid_focal_loss", [x, y], 0.25, 2.0, "sum")
+    index = torch.randint(-1, 40, (125,), generator=g)
+    compare_both("sigmoid_focal_loss", [x.view(125, 40), index], 0.25, 2.0, "mean", -1)
+    first, second = (SPECS["sigmoid_focal_loss"].function(x, y, reduction="sum") for _ in range(2))
+    assert torch.equal(first, second)

@@ -1,0 +1,156 @@
+"""What Triton's compiler makes of the kernels of whole ops: as test_triton_offline.py, one row for each variant."""
+
+import sys
+from dataclasses import dataclass, replace
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+if find_spec("triton") is None:
+    pytest.skip("triton is not installed: pip install 'fastcnn[triton]'", allow_module_level=True)
+
+import triton
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from test_triton_offline import ARCHITECTURES, compile_offline, measure
+
+from fastcnn.kernels._configs import FOCAL, LRN, SOFTMAX_FOCAL
+
+FLOATS = {"background", "difference", "gamma", "divisor", "scale", "k", "beta"}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Upper bounds over Triton 3.6 to 3.9 and all architectures, about a tenth above what they give.
+
+    kernel: ``module.kernel`` of `fastcnn.kernels`; `constants`, what it is compiled for; `pointers`, those that are not
+        of the dtype of the row.
+    registers: per thread.
+    load: bytes of a lane's widest load, a lower bound.
+    per_output: instructions of the whole program, all of its branches, over the elements a lane has.
+    shared: bytes of shared memory.
+    """
+
+    kernel: str
+    dtype: str
+    constants: dict[str, int]
+    registers: int
+    load: int
+    per_output: float
+    shared: int = 0
+    pointers: tuple[tuple[str, str], ...] = ()
+    elements: int = 8
+    num_warps: int = 4
+    multiples: tuple[str, ...] = ()
+
+
+def focal(dtype: str, width: int, **more: int) -> dict[str, int]:
+    """Dense targets at a width of 0, else groups of classes."""
+    groups = FOCAL[int(dtype[2:]) // 8].block // (width or 1)
+    return {"DENSE": width == 0, "POWER": 2, "GROUPS": groups, "WIDTH": width or 1, **more}
+
+
+def sigmoid(kernel: str, dtype: str, width: int, registers: int, per_output: float, shared: int = 0, **more: int):
+    constants = focal(dtype, width, **more)
+    pointers = [("target_ptr", "i64")] * (width > 0) + [("partial_ptr", "fp32")]
+    elements = FOCAL[int(dtype[2:]) // 8].block // 128
+    name = f"sigmoid_focal_loss.{kernel}"
+    return Budget(name, dtype, constants, registers, 16, per_output, shared, tuple(pointers), elements)
+
+
+def lrn(kernel: str, dtype: str, last: bool, registers: int, load: int, per_output: float, power: str = "3/4"):
+    tile = LRN[last]
+    constants = {"BEFORE": 2, "AFTER": 2, "POWER": power, "LAST": last}
+    constants |= {"CHANNELS": tile.channels, "PIXELS": tile.pixels}
+    elements = tile.channels * tile.pixels // (32 * tile.num_warps)
+    multiples = ("channels", "pixels")
+    name = f"local_response_norm.{kernel}"
+    return Budget(name, dtype, constants, registers, load, per_output, 0, (), elements, tile.num_warps, multiples)
+
+
+def softmax(kernel: str, dtype: str, rows: bool, registers: int, load: int, per_output: float, **more: int):
+    tile = SOFTMAX_FOCAL[rows]
+    constants = {"WEIGHTED": False, "POWER": 2, "ROWS": rows, "CLASSES": tile.channels, "POSITIONS": tile.pixels}
+    pointers = (("target_ptr", "i64"), ("alpha_ptr", "fp32"), ("count_ptr", "i64"))
+    elements = tile.channels * tile.pixels // (32 * tile.num_warps)
+    name = f"softmax_focal_loss.{kernel}"
+    multiples = ("classes", "pixels")
+    constants |= more
+    return Budget(name, dtype, constants, registers, load, per_output, 1024, pointers, elements, 4, multiples)
+
+
+NUMBER = {"COUNTED": False, "EACH": False}
+BUDGETS = [
+    sigmoid("forward", "fp16", 0, 49, 114),
+    sigmoid("forward", "bf16", 8, 42, 153),
+    sigmoid("forward", "fp32", 4, 39, 176),
+    sigmoid("forward", "fp32", 1, 53, 250, 4096, DENSE=False),
+    sigmoid("sum", "fp32", 0, 44, 142, 16),
+    sigmoid("sum", "bf16", 8, 73, 172, 16),
+    sigmoid("backward", "fp16", 0, 84, 139, **NUMBER),
+    sigmoid("backward", "bf16", 8, 71, 180, **NUMBER),
+    sigmoid("backward", "fp32", 4, 41, 206, **NUMBER),
+    sigmoid("backward", "fp32", 0, 37, 144, COUNTED=False, EACH=True),
+    lrn("forward", "fp16", False, 40, 16, 41),
+    lrn("forward", "fp32", False, 53, 16, 44),
+    lrn("forward", "bf16", True, 36, 16, 46),
+    lrn("forward", "fp32", True, 44, 16, 66, "any"),
+    lrn("backward", "bf16", False, 132, 16, 149),
+    lrn("backward", "fp32", False, 161, 16, 152),
+    lrn("backward", "fp16", True, 141, 16, 154),
+    lrn("backward", "fp32", True, 147, 16, 134),
+    softmax("forward", "fp16", False, 141, 8, 238, SUM=False),
+    softmax("forward", "fp32", False, 87, 8, 154, SUM=True),
+    softmax("forward", "bf16", True, 43, 16, 50, SUM=True),
+    softmax("backward", "bf16", False, 157, 8, 307, COUNTED=True, EACH=False),
+    softmax("backward", "fp32", True, 53, 16, 92, COUNTED=True, EACH=False),
+]
+
+# Triton makes constants of numbers that are 1.
+ONES = [
+    ("local_response_norm.forward", ("channels", "pixels")),
+    ("local_response_norm.backward", ("channels", "pixels")),
+    ("softmax_focal_loss.forward", ("classes", "pixels")),
+    ("softmax_focal_loss.backward", ("classes", "pixels")),
+]
+
+
+def label(budget: Budget) -> str:
+    return "-".join([budget.kernel, budget.dtype, *(f"{name}={value}" for name, value in budget.constants.items())])
+
+
+def compiled(budget: Budget, architecture: int):
+    module, _, name = budget.kernel.partition(".")
+    kernel = getattr(import_module(f"fastcnn.kernels.{module}"), f"_{name}_kernel")
+    if not isinstance(kernel, triton.JITFunction):
+        pytest.fail("TRITON_INTERPRET is set: this module needs kernels that compile")
+    types = dict(budget.pointers)
+    signature = {
+        n: f"*{types.get(n, budget.dtype)}" if n.endswith("_ptr") else "fp32" if n in FLOATS else "i32"
+        for n in kernel.arg_names
+        if n not in budget.constants
+    }
+    multiples = [name for name in budget.multiples if name in signature]
+    return compile_offline(kernel, signature, budget.constants, architecture, budget.num_warps, True, multiples)
+
+
+@pytest.mark.parametrize("kernel, numbers", ONES)
+def test_compiles_where_a_number_is_1(kernel, numbers):
+    for budget in BUDGETS:
+        if budget.kernel == kernel:
+            compiled(replace(budget, constants={**budget.constants, **dict.fromkeys(numbers, 1)}), 90)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("budget", BUDGETS, ids=label)
+def test_is_within_budget(budget, architecture, tmp_path):
+    measured = measure(compiled(budget, architecture), tmp_path / "kernel.cubin")
+    assert measured.stack == measured.local == 0, measured
+    assert measured.shared <= budget.shared, measured
+    assert measured.registers <= budget.registers, measured
+    assert measured.load >= budget.load, measured
+    per_output = measured.instructions / budget.elements
+    assert per_output <= budget.per_output, (per_output, measured)
