@@ -18,13 +18,12 @@ PAGE = """\
 # Benchmarks
 
 Every line compares fastcnn with the fastest way to do the same in PyTorch or torchvision that ran there, in one
-process, rounds interleaved, results compared before. The ratio is of median times: above 1 fastcnn is faster; the
-interval is a bootstrap over rounds. **LOSS** marks a ratio under {loss} whose interval stays below 1; "even" is what is
-neither that nor above 1 with its interval.
-A rival called "reference" is fastcnn's own plain-PyTorch reference: it shows that there was nothing to compare with,
-not a win. "via float32" is a rival that does not take the dtype, between two casts. Against "fastcnn float32" the op is
-its own rival, on the same values in float32. What takes over {slow:g} s a call and {times:g} times as long as the
-fastest is timed at most {rounds} times.
+process, rounds interleaved, each sample after a call untimed, results compared before. The ratio is of median times:
+above 1 fastcnn is faster; the interval is a bootstrap over rounds. **LOSS** marks a ratio under {loss} whose interval
+stays below 1; "even" is what is neither that nor above 1 with its interval. A rival called "reference" is fastcnn's
+own plain-PyTorch reference: it shows that there was nothing to compare with, not a win. "via float32" is a rival that
+does not take the dtype, between two casts. Against "fastcnn float32" the op is its own rival, on the same values in
+float32. What takes over {slow:g} s a call and {times:g} times as long as the fastest is timed at most {rounds} times.
 
 "Of its floor" is how many times the least possible time a call takes: the bytes it must move, each tensor once a pass,
 at the speed of a copy of as many bytes, or its operations at the speed of a float32 matrix product, both measured in
