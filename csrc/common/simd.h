@@ -189,7 +189,9 @@ constexpr bool kMasked = sizeof(acc_t<T>) * N == 64;
 
 template <typename T>
 inline void touch_masked(const T* at, uint32_t mask) {
-  touch(at, mask == 0 ? 0 : sizeof(T) * (32 - __builtin_clz(mask)));
+  if (mask == 0) return;
+  const int first = __builtin_ctz(mask), end = 32 - __builtin_clz(mask);
+  touch(at + first, sizeof(T) * (end - first));
 }
 
 template <int N, typename T>
