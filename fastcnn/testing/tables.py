@@ -134,7 +134,7 @@ def means(results: Iterable[Result]) -> Iterator[tuple[str, ...]]:
     yield "all cases of", "cases", "geometric mean", "least", "losses"
     groups: dict[str, list[Result]] = {}
     for result in results:
-        if result["ratio"] is not None and result["rival"] != "reference":
+        if result.get("ratio") is not None and result["rival"] != "reference":
             name = ", ".join((result["subject"], result["dtype"], result["direction"]))
             groups.setdefault(name, []).append(result)
     for name, group in groups.items():
