@@ -1,1 +1,1 @@
-"""Triton kernels, one module per op. Importing this package imports nothing; importing a module of it needs Triton."""
+"""Triton kernels, one module per op. Importing this package imports nothing; its modules, but _shapes, need Triton."""

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from fastcnn.kernels._configs import PARTIAL_SUMS
-from fastcnn.kernels._launch import launch
+from fastcnn.kernels._launch import launch, require
 
 NONE, MEAN, SUM = range(3)  # As at::Reduction.
 OTHER = -1  # A gamma that kernels get as a number.
@@ -79,9 +79,14 @@ def counted(target: Tensor, ignore_index: int) -> Tensor:
     return (target != ignore_index).sum()
 
 
-def one_number(grad: Tensor) -> bool:
-    """Whether `grad` is a number, or was expanded from one, as that of a sum is."""
-    return all(size == 1 or stride == 0 for size, stride in zip(grad.shape, grad.stride(), strict=True))
+def has_numbers(name: str, grad: Tensor, reduction: int, losses: Tensor) -> bool:
+    """Checks the gradient of a loss, one for each of `losses` before their reduction; whether it is several numbers.
+
+    It is not if it was expanded from one, as that of a sum is.
+    """
+    fits = grad.shape == losses.shape if reduction == NONE else grad.numel() == 1
+    require(fits, f"{name}: expected a gradient like the loss")
+    return any(size > 1 and stride != 0 for size, stride in zip(grad.shape, grad.stride(), strict=True))
 
 
 def empty_partials(blocks: int, like: Tensor) -> Tensor:

@@ -212,11 +212,7 @@ def sigmoid_focal_loss_backward(
     if input.dtype == torch.float64:
         return NotImplemented
     x, y, numbers, options = _arguments(name, input, target, alpha, gamma, ignore_index)
-    require(
-        grad.shape == input.shape if reduction == _focal.NONE else grad.numel() == 1,
-        f"{name}: expected a gradient like the loss",
-    )
-    each = not _focal.one_number(grad)
+    each = _focal.has_numbers(name, grad, reduction, input)
     count, divisor = _divisor(input, y, reduction, ignore_index)
     out = torch.empty_like(x)
     args = (laid_out_as(grad, out) if each else grad, x, y, y if count is None else count, out)

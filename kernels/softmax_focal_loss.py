@@ -151,11 +151,7 @@ def softmax_focal_loss_backward(
     if input.dtype == torch.float64:
         return NotImplemented
     x, tensors, numbers, options = _arguments(name, input, target, alpha, gamma, ignore_index)
-    require(
-        grad.shape == target.shape if reduction == _focal.NONE else grad.numel() == 1,
-        f"{name}: expected a gradient like the loss",
-    )
-    each = not _focal.one_number(grad)
+    each = _focal.has_numbers(name, grad, reduction, target)
     count = _focal.counted(target, ignore_index) if reduction == _focal.MEAN else target
     out = torch.empty_like(x)
     options |= {"COUNTED": reduction == _focal.MEAN, "EACH": each}

@@ -47,7 +47,8 @@ def test_switched_off():
 @pytest.fixture
 def copy_of_the_package(tmp_path):
     """The sources, as an install without a compiler has them; what is built stays behind."""
-    shutil.copytree(PACKAGE, tmp_path / "fastcnn", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    for folder in (PACKAGE, PACKAGE.parent / "kernels"):
+        shutil.copytree(folder, tmp_path / folder.name, ignore=shutil.ignore_patterns("*.so", "__pycache__"))
     return tmp_path
 
 

@@ -7,6 +7,7 @@ every device; loading ``fastcnn._C`` puts the C++ kernels over it, and :func:`de
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import threading
 from collections.abc import Callable, Iterator
@@ -96,6 +97,17 @@ ops: dict[str, Op] = {}
 _eager: dict[str, Callable[..., Any]] = {}  # By name, autograd without the detours that only transforms need.
 
 
+def run_triton(name: str, module: str, reference: Callable[..., Any], *args: Any) -> Any:
+    """Calls the function `name` of a module of kernels; the reference where it says NotImplemented, or none imports."""
+    try:
+        kernels = importlib.import_module(f"fastcnn.kernels.{module}")
+    except ImportError as error:
+        _backend.note_fallback(f"fastcnn.{name}", "cuda", f"Triton does not import: {error}")
+        return reference(*args)
+    result = getattr(kernels, name)(*args)
+    return reference(*args) if result is NotImplemented else result
+
+
 def define(
     schema: str,
     *,
@@ -130,17 +142,7 @@ def define(
 
     library.impl(name, run_reference, "CompositeExplicitAutograd")
     if triton is not None and _backend.triton.available:
-
-        def run_triton(*args: Any) -> Any:
-            try:
-                module = importlib.import_module(f"fastcnn.kernels.{triton}")
-            except ImportError as error:
-                _backend.note_fallback(f"fastcnn.{name}", "cuda", f"Triton does not import: {error}")
-                return reference(*args)
-            result = getattr(module, name)(*args)
-            return reference(*args) if result is NotImplemented else result
-
-        library.impl(name, run_triton, "CUDA")
+        library.impl(name, functools.partial(run_triton, name, triton, reference), "CUDA")
 
     torch.library.register_fake(f"fastcnn::{name}", fake, lib=library)
     op = Op(name, getattr(torch.ops.fastcnn, name).default, reference, triton, cuda, torch_rule or {}, flops)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastcnn.ops import _checks
+from fastcnn.ops import _checks, _library
 
 NONE, MEAN, SUM = range(3)  # As at::Reduction.
 _REDUCTIONS = {"none": NONE, "mean": MEAN, "sum": SUM}
@@ -46,3 +47,23 @@ def check_indices(op: str, targets: Tensor, ignore_index: int, classes: int, low
         at = int(wrong.nonzero()[0])
         index = int(targets.flatten()[at])
         raise IndexError(f"{op}: target {index} at position {at} is none of the {classes} classes")
+
+
+def differentiable(
+    op: _library.Op, backward_op: _library.Op, reference_backward: Callable[..., Tensor], tensors: int
+) -> None:
+    """Wires the gradient in the input of a loss whose first `tensors` arguments are tensors."""
+
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(*inputs[:tensors])
+        ctx.args = inputs[tensors:]
+
+    def backward(ctx, grad):
+        # Asked for a gradient that has one itself: the reference's formula has.
+        if torch.is_grad_enabled():
+            result = reference_backward(grad, *ctx.saved_tensors, *ctx.args)
+        else:
+            result = _library.call_backward(backward_op, grad, *ctx.saved_tensors, *ctx.args)
+        return result, *[None] * (tensors - 1 + len(ctx.args))
+
+    _library.autograd(op, backward, setup_context)

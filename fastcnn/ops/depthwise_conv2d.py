@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
+from fastcnn.kernels._shapes import conv2d_size
 from fastcnn.ops import _checks, _library
 
 _MAX_STRIDE = 64  # As kMaxStride of the kernels.
@@ -237,13 +238,7 @@ def _reference_backward(grad, input, weight, stride, padding, dilation, need_inp
 
 
 def _fake(input, weight, bias, stride, padding, dilation, activation):
-    sizes = [
-        (input.size(2 + i) + padding[2 * i] + padding[2 * i + 1] - dilation[i] * (weight.size(2 + i) - 1) - 1)
-        // stride[i]
-        + 1
-        for i in (0, 1)
-    ]
-    return _empty((input.size(0), weight.size(0), *sizes), input)
+    return _empty(conv2d_size(input, weight, stride, padding, dilation), input)
 
 
 def _fake_backward(grad, input, weight, stride, padding, dilation, need_input, need_weight, need_bias):

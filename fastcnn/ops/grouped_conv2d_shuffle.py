@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
+from fastcnn.kernels._shapes import conv2d_size
 from fastcnn.ops import _checks, _library
 from fastcnn.ops.channel_shuffle import channel_shuffle, shuffled
 
@@ -185,11 +186,8 @@ def _reference_backward_weight(grad, input, weight_size, stride, padding, dilati
 
 
 def _fake(input, weight, bias, stride, padding, dilation, groups, shuffle_groups, relu):
-    height, width = (
-        (input.size(2 + d) + 2 * padding[d] - (weight.size(2 + d) - 1) * dilation[d] - 1) // stride[d] + 1
-        for d in (0, 1)
-    )
-    return _empty((input.size(0), weight.size(0), height, width), input, _is_channels_last(input))
+    sides = [padding[0]] * 2 + [padding[1]] * 2
+    return _empty(conv2d_size(input, weight, stride, sides, dilation), input, _is_channels_last(input))
 
 
 def _fake_backward_input(grad, weight, input_size, stride, padding, dilation, groups, shuffle_groups, channels_last):

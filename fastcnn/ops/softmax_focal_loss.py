@@ -143,20 +143,4 @@ _backward_op = _library.define(
     triton="softmax_focal_loss",
     torch_rule=_TORCH_RULE,
 )
-
-
-def _setup_context(ctx, inputs, output):
-    input, target, alpha, *ctx.args = inputs
-    ctx.save_for_backward(input, target, alpha)
-
-
-def _backward(ctx, grad):
-    # Asked for a gradient that has one itself: the reference's formula has.
-    if torch.is_grad_enabled():
-        result = _reference_backward(grad, *ctx.saved_tensors, *ctx.args)
-    else:
-        result = _library.call_backward(_backward_op, grad, *ctx.saved_tensors, *ctx.args)
-    return result, None, None, None, None, None
-
-
-_library.autograd(_op, _backward, _setup_context)
+_losses.differentiable(_op, _backward_op, _reference_backward, tensors=3)

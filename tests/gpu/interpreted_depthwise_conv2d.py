@@ -6,6 +6,7 @@ from unittest import mock
 
 import pytest
 import torch
+from canaries import Canaries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,37 +18,6 @@ from fastcnn.testing.specs.depthwise_conv2d import SPEC
 op = importlib.import_module("fastcnn.ops.depthwise_conv2d")
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
-GUARD = 128
-
-
-def assert_close(actual, exact, reduction, what):
-    """As `assert_close_to`, but for bfloat16, which the interpreter truncates where a GPU rounds."""
-    if actual.dtype == torch.bfloat16:
-        scale = exact.abs().max().item() if exact.numel() else 0
-        assert actual.shape == exact.shape
-        torch.testing.assert_close(actual.double(), exact, rtol=2**-7, atol=1e-5 * max(scale, 1) * reduction**0.5)
-    else:
-        assert_close_to(actual, exact, reduction=reduction, what=what)
-
-
-class Guarded:
-    """Tensors inside memory full of NaN, which must come back as it was."""
-
-    def __init__(self):
-        self.memories = []
-
-    def empty(self, size, dtype, layout=torch.contiguous_format):
-        meta = torch.empty(size, device="meta", memory_format=layout)
-        memory = torch.full((meta.numel() + 2 * GUARD,), float("nan"), dtype=dtype)
-        self.memories.append(memory)
-        return memory[GUARD : GUARD + meta.numel()].as_strided(meta.shape, meta.stride(), GUARD)
-
-    def copy(self, x, layout=torch.contiguous_format):
-        return None if x is None else self.empty(x.shape, x.dtype, layout).copy_(x)
-
-    def check(self):
-        for memory in self.memories:
-            assert memory[:GUARD].isnan().all() and memory[-GUARD:].isnan().all(), "written outside a tensor"
 
 
 def tall(*args):
@@ -63,30 +33,24 @@ def assert_matches_the_reference(arguments, layout, tile=tall):
 
 
 def _assert_matches_the_reference(arguments, layout):
-    input, weight, bias, stride, padding, dilation, activation = arguments
-    guarded = Guarded()
-    x, w, b = guarded.copy(input, layout), guarded.copy(weight), guarded.copy(bias)
-    exact = [t if t is None else t.double() for t in (x, w, b)]
-    expected = op._reference(*exact, stride, padding, dilation, activation)
-    reduction = weight[0].numel()
-    out = guarded.empty(expected.shape, x.dtype, layout)
-    kernels._correlate(x, w, b, out, stride, padding, dilation, activation, False)
-    assert_close(out, expected, reduction=reduction, what="result")
+    input, weight, bias, *args, activation = arguments
+    with Canaries() as canaries:
+        x = canaries.guard(input.contiguous(memory_format=layout))
+        w, b = canaries.guard(weight), canaries.guard(bias)
+        exact = [t if t is None else t.double() for t in (x, w, b)]
+        expected = op._reference(*exact, *args, activation)
+        reduction = weight[0].numel()
+        assert_close_to(kernels.depthwise_conv2d(x, w, b, *args, activation), expected, reduction=reduction)
 
-    grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0)).to(x.dtype)
-    grad = guarded.copy(grad, layout)
-    args = (stride, padding, dilation)
-    wanted = op._reference_backward(grad.double(), exact[0], exact[1], *args, True, True, True)
-    grad_input, grad_weight = guarded.empty(x.shape, x.dtype, layout), guarded.empty(w.shape, w.dtype)
-    kernels._correlate(grad, w, None, grad_input, *args, 0, True)
-    assert_close(grad_input, wanted[0], reduction=reduction * weight.size(0) // x.size(1), what="grad_input")
-    grad_bias = None if b is None else guarded.empty(w.shape[:1], w.dtype)
-    kernels._grad_weight(grad, x, grad_weight, grad_bias, *args)
-    summed = out.numel() // out.size(1)
-    assert_close(grad_weight, wanted[1], reduction=summed, what="grad_weight")
-    if grad_bias is not None:
-        assert_close(grad_bias, wanted[2], reduction=summed, what="grad_bias")
-    guarded.check()
+        grad = torch.randn(expected.shape, generator=torch.Generator().manual_seed(0)).to(x.dtype)
+        grad = canaries.guard(grad.contiguous(memory_format=layout))
+        needed = (True, True, b is not None)
+        wanted = op._reference_backward(grad.double(), *exact[:2], *args, *needed)
+        got = kernels.depthwise_conv2d_backward(grad, x, w, *args, *needed)
+        summed = expected.numel() // max(weight.size(0), 1)
+        over = (reduction * weight.size(0) // x.size(1), summed, summed)
+        for what, ours, its, count in zip(("input", "weight", "bias"), got, wanted, over, strict=True):
+            assert_close_to(ours, its, reduction=count, what=f"grad_{what}")
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

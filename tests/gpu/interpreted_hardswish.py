@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from canaries import Canaries
 
 from fastcnn.kernels import hardswish as kernels
 from fastcnn.kernels._configs import ELEMENTWISE
@@ -35,27 +36,19 @@ def assert_close(actual, expected):
     torch.testing.assert_close(actual.double(), expected, rtol=2 * eps, atol=4 * eps, equal_nan=True)
 
 
-def guarded(x):
-    """A copy of `x` inside memory full of NaN, and that memory."""
-    memory = torch.full((x.numel() + 256,), float("nan"), dtype=x.dtype)
-    inner = memory[128 : 128 + x.numel()]
-    inner.copy_(x)
-    return memory, inner
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("offset", [None, -1, 0, 1])
 def test_values_and_bounds(dtype, offset):
     block = ELEMENTWISE[dtype.itemsize].block
     for count in [1, 5, 16] if offset is None else [block + offset, 3 * block + offset]:
-        _, x = guarded(values(count, dtype))
-        _, grad = guarded(torch.randn(count, generator=torch.Generator().manual_seed(1)).to(dtype))
-        memory, out = guarded(torch.zeros(count, dtype=dtype))
-        kernels._launch(kernels._forward_kernel, (x, out))
-        assert_close(out, exact(x.double()))
-        kernels._launch(kernels._backward_kernel, (grad, x, out))
-        assert_close(out, exact_backward(grad.double(), x.double()))
-        assert memory[:128].isnan().all() and memory[-128:].isnan().all()
+        with Canaries() as canaries:
+            x = canaries.guard(values(count, dtype))
+            grad = canaries.guard(torch.randn(count, generator=torch.Generator().manual_seed(1)).to(dtype))
+            out = torch.empty_like(x)
+            kernels._launch(kernels._forward_kernel, (x, out))
+            assert_close(out, exact(x.double()))
+            kernels._launch(kernels._backward_kernel, (grad, x, out))
+            assert_close(out, exact_backward(grad.double(), x.double()))
 
 
 def layouts():

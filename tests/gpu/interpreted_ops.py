@@ -6,17 +6,15 @@ call allocates or is given lies between NaN, and is NaN itself until it is writt
 
 import math
 import os
-import sys
 from importlib import import_module
-from pathlib import Path
 
 os.environ["FASTCNN_NATIVE"] = "0"  # The kernels in C++ are not to answer.
-sys.path.insert(0, str(Path(__file__).parent.parent / "ops"))
 
 import pytest
 import test_contract as contract
 import test_sigmoid_focal_loss as sigmoid_tests
 import torch
+from canaries import Canaries
 
 from fastcnn.kernels import _focal
 from fastcnn.kernels._configs import FOCAL
@@ -29,62 +27,18 @@ DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 ALL = [(SPECS[name], case) for name in OPS for case in SPECS[name].cases]
 SHORT = [pytest.param(spec, case, id=f"{spec.name}-{case.name}") for spec, case in ALL if "several" not in case.name]
 LAYOUTS = [param for param in SHORT if param.values[1].name != "scalar"]
-# A GPU rounds to bfloat16; the interpreter cuts off.
-compare._ROUNDING[torch.bfloat16] *= 2
-MARGIN = 64  # Elements; a multiple of what makes any pointer aligned.
 launched: list[str] = []
 
 
 def enrol(name):
-    module = import_module(f"fastcnn.kernels.{name}")
     for op in (name, f"{name}_backward"):
 
         def run(*args, op=op):
             launched.append(op)
             with Canaries() as canaries:
-                result = getattr(module, op)(*map(canaries.guard, args))
-            return _library.ops[op].reference(*args) if result is NotImplemented else result
+                return _library.run_triton(op, name, _library.ops[op].reference, *map(canaries.guard, args))
 
         _library.library.impl(op, run, "CPU")
-
-
-class Canaries:
-    """Within it, `torch.empty` and `empty_like` give tensors of NaN between NaN, which must be there at the end."""
-
-    def __enter__(self):
-        self.memories = []
-        self.real = torch.empty, torch.empty_like
-        torch.empty, torch.empty_like = self.empty, self.empty_like
-        return self
-
-    def __exit__(self, *raised):
-        torch.empty, torch.empty_like = self.real
-        for memory in [] if raised[0] else self.memories:
-            for edge in (memory[:MARGIN], memory[-MARGIN:]):
-                assert edge.isnan().all(), "a kernel wrote out of bounds"
-
-    def empty(self, *size, dtype=None, device=None, strides=None):
-        size = size[0] if len(size) == 1 and not isinstance(size[0], int) else size
-        shape = self.real[0](size, device="meta")
-        strides = shape.stride() if strides is None else strides
-        span = sum((n - 1) * s for n, s in zip(size, strides, strict=True)) + 1 if shape.numel() else 0
-        memory = torch.full((2 * MARGIN + span,), float("nan"), dtype=dtype or torch.float32)
-        self.memories.append(memory)
-        return memory[MARGIN : MARGIN + span].as_strided(size, strides, MARGIN)
-
-    def empty_like(self, x, dtype=None, memory_format=torch.preserve_format):
-        dtype = dtype or x.dtype
-        if not dtype.is_floating_point:
-            return self.real[1](x, dtype=dtype, memory_format=memory_format)
-        strides = self.real[1](x, device="meta", memory_format=memory_format).stride()
-        return self.empty(*x.shape, dtype=dtype, strides=strides) if x.dim() else self.empty((), dtype=dtype)
-
-    def guard(self, x):
-        """A copy of a floating tensor of the same strides, between NaN."""
-        # Elements that an expanded tensor has in common cannot be written apart.
-        if not isinstance(x, torch.Tensor) or not x.is_floating_point() or x.numel() == 0 or 0 in x.stride():
-            return x
-        return self.empty(tuple(x.shape), dtype=x.dtype, strides=x.stride()).copy_(x)
 
 
 for op_name in OPS:

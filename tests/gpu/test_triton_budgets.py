@@ -1,10 +1,8 @@
 """What Triton's compiler makes of the kernels of whole ops: as test_triton_offline.py, one row for each variant."""
 
-import sys
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 
@@ -12,9 +10,6 @@ if find_spec("triton") is None:
     pytest.skip("triton is not installed: pip install 'fastcnn[triton]'", allow_module_level=True)
 
 import triton
-
-sys.path.insert(0, str(Path(__file__).parent))
-
 from test_triton_offline import ARCHITECTURES, compile_offline, measure
 
 from fastcnn.kernels._configs import FOCAL, LRN, SOFTMAX_FOCAL

@@ -17,7 +17,7 @@ if find_spec("triton") is None:
 import triton
 from triton.backends.compiler import GPUTarget
 
-from fastcnn.kernels import depthwise_conv2d, hardswish
+from fastcnn.kernels import _depthwise, hardswish
 from fastcnn.kernels._configs import ELEMENTWISE, depthwise_tile
 
 ARCHITECTURES = [80, 90, 100]
@@ -143,10 +143,10 @@ def test_depthwise_conv2d_is_within_budget(budget, channels_last, direction, arc
     rest = {"DILATION_B": 1, "DILATION_L": 1, "MULTIPLIER": 1, "CHANNELS_LAST": channels_last}
     constants = {**taps, **rest, "QUEUE": tile.queue, "DOWN": tile.down, "ACROSS": tile.across}
     if direction == "grad_weight":
-        kernel = depthwise_conv2d._grad_weight_kernel
+        kernel = _depthwise.grad_weight_kernel
         constants |= {"HAS_BIAS": True, "LINES": 3 if budget.size == 3 else 1, "EVEN": True}
     else:
-        kernel = depthwise_conv2d._correlate_kernel
+        kernel = _depthwise.correlate_kernel
         constants |= {"TRANSPOSED": direction == "grad_input", "ACTIVATION": 4 * (direction == "forward")}
     signature = {
         name: f"*{budget.dtype}" if name.endswith("_ptr") else "i32"
@@ -171,7 +171,7 @@ def test_depthwise_conv2d_is_within_budget(budget, channels_last, direction, arc
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_depthwise_conv2d_adds_up_parts(architecture, tmp_path):
-    kernel = depthwise_conv2d._reduce_kernel
+    kernel = _depthwise.reduce_kernel
     signature = {"partial_ptr": "*fp32", "weight_ptr": "*fp16", "bias_ptr": "*fp16", "parts": "i32", "filters": "i32"}
     compiled = compile_offline(kernel, signature, {"TAPS": 9, "DOWN": 32, "ACROSS": 32}, architecture, 4, True)
     assert measure(compiled, tmp_path / "kernel.cubin").stack == 0
