@@ -22,7 +22,8 @@ enum class Activation { none, relu, relu6, hardswish, silu };
 
 constexpr int64_t kDepthwiseGroup = 32;  // Channels that a task takes of packed channels_last: lines of memory, whole.
 constexpr int64_t kDirectTaps = 512;     // Most that a direct plan may have.
-constexpr int64_t kDepthwiseSlack = 32;  // Cells that vectors may read and write past the end of a copy.
+constexpr int64_t kDepthwisePixels = 2048;  // Small planes are worked on together, up to so many pixels.
+constexpr int64_t kDepthwiseSlack = 32;     // Cells that vectors may read and write past the end of a copy.
 
 struct DepthwisePlan {
   bool channels_last;
@@ -75,10 +76,14 @@ static inline int64_t depthwise_backward_scratch(const DepthwisePlan& p) {
   const int64_t grad = (p.tile + p.reach_h) * p.pitch + p.reach_w + 2 * kDepthwiseSlack;
   return width * (2 * in + grad) + kDepthwiseGroup * p.multiplier * (2 * p.taps + 1) + 2 * kDepthwiseSlack;
 }
+// Of the copies of planes that are read at once, if `pixels` are of those that are large.
+static inline int64_t depthwise_copy(int64_t pixels) {
+  return (pixels > kDepthwisePixels ? pixels : kDepthwisePixels) + 2 * kDepthwiseSlack;
+}
 static inline int64_t depthwise_planes_scratch(const DepthwisePlan& p, bool backward) {
-  const int64_t in = ((p.tile - 1) * p.stride_h + p.kernel_h) * p.copy_pitch + 3 * kDepthwiseSlack;
+  const int64_t in = depthwise_copy(((p.tile - 1) * p.stride_h + p.kernel_h) * p.copy_pitch) + kDepthwiseSlack;
   if (!backward) return in + p.tile * p.out_width + kDepthwiseSlack;
-  const int64_t grad = (p.tile + 2 * p.kernel_h) * p.grad_pitch + 3 * kDepthwiseSlack;
+  const int64_t grad = depthwise_copy((p.tile + 2 * p.kernel_h) * p.grad_pitch);
   const int64_t grad_in = (p.tile * p.stride_h + p.kernel_h) * p.width + kDepthwiseSlack;
   return in + grad + grad_in + p.group * (p.taps + kDepthwiseSlack) * kDepthwiseSlack;
 }

@@ -4,8 +4,8 @@
 // is some rows of a vector of columns; every row of the input that it meets is loaded once for each column of the
 // kernel, and serves all rows of the block.
 //
-// With AVX-512, masks stand for the padding at the ends of rows. Elsewhere rows are first copied, with zeros beside
-// them, and loads are whole; 16-bit types are copied too, since every element is read many times.
+// With AVX-512, masks stand for the padding at the ends of rows. Elsewhere rows are first copied, widened and with
+// zeros beside them, and loads are whole.
 
 #include "activation.h"
 #include "unroll.h"
@@ -21,9 +21,13 @@ constexpr bool kMaskedRows = true;
 #else
 constexpr bool kMaskedRows = false;
 #endif
-// Whether planes are read as they lie.
+// What planes are read as: as they lie, or as copies. 16-bit types are copied for kernels of many rows, which would
+// widen every element as often.
+template <typename T, int K>
+using InElement = std::conditional_t<kMaskedRows && (sizeof(T) >= 4 || K == 3), T, acc_t<T>>;
+// What results are written as.
 template <typename T>
-constexpr bool kInPlace = kMaskedRows && sizeof(T) >= 4;
+using OutElement = std::conditional_t<kMaskedRows, T, acc_t<T>>;
 
 // The lanes j with 0 <= first + j < size.
 template <int N>
@@ -34,36 +38,43 @@ inline uint32_t lanes_inside(int64_t first, int64_t size) {
   return low < high ? (1u << high) - (1u << low) : 0;
 }
 
-template <int N, typename A>
-inline Vec<A, N> load_lanes(const A* at, [[maybe_unused]] uint32_t mask) {
+template <int N, typename E>
+inline Vec<acc_t<E>, N> load_lanes(const E* at, [[maybe_unused]] uint32_t mask) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof(A) * N == 64)
+  using V = Vec<acc_t<E>, N>;
+  touch_masked(at, mask);
+  if constexpr (kMasked<E, N>)
     return load_masked<N>(at, mask);
-  else if constexpr (sizeof(A) == 8)
-    return bit_cast<Vec<A, N>>(_mm256_maskz_loadu_epi64(__mmask8(mask), at));
+  else if constexpr (sizeof(E) == 8)
+    return bit_cast<V>(_mm256_maskz_loadu_epi64(__mmask8(mask), at));
+  else if constexpr (sizeof(E) == 4)
+    return bit_cast<V>(_mm256_maskz_loadu_epi32(__mmask8(mask), at));
   else
-    return bit_cast<Vec<A, N>>(_mm256_maskz_loadu_epi32(__mmask8(mask), at));
+    return widen<N>(bit_cast<Vec<uint16_t, N>>(_mm_maskz_loadu_epi16(__mmask8(mask), at)), E{});
 #else
   return load<N>(at);
 #endif
 }
 
-template <int N, typename A>
-inline void store_lanes(A* at, Vec<A, N> v, uint32_t mask) {
+template <int N, typename E>
+inline void store_lanes(E* at, Vec<acc_t<E>, N> v, uint32_t mask) {
 #if defined(__AVX512F__)
-  if constexpr (sizeof v == 64)
-    return store_masked<N>(at, v, mask);
-  else if constexpr (sizeof(A) == 8)
-    return _mm256_mask_storeu_epi64(at, __mmask8(mask), bit_cast<__m256i>(v));
+  touch_masked(at, mask);
+  if constexpr (kMasked<E, N>)
+    store_masked<N>(at, v, mask);
+  else if constexpr (sizeof(E) == 8)
+    _mm256_mask_storeu_epi64(at, __mmask8(mask), bit_cast<__m256i>(v));
+  else if constexpr (sizeof(E) == 4)
+    _mm256_mask_storeu_epi32(at, __mmask8(mask), bit_cast<__m256i>(v));
   else
-    return _mm256_mask_storeu_epi32(at, __mmask8(mask), bit_cast<__m256i>(v));
+    _mm_mask_storeu_epi16(at, __mmask8(mask), bit_cast<__m128i>(narrow<N>(v, E{})));
 #else
   if (mask == (1u << N) - 1) return store<N>(at, v);
   if (mask == 0) return;
-  A lanes[N];
+  E lanes[N];
   store<N>(lanes, v);
   const int low = __builtin_ctz(mask), count = __builtin_popcount(mask);
-  memcpy(at + low, lanes + low, sizeof(A) * count);
+  memcpy(at + low, lanes + low, sizeof(E) * count);
 #endif
 }
 
@@ -78,7 +89,7 @@ inline Vec<A, N> every_other(Vec<A, N> low, Vec<A, N> high, Vec<A, N> top, std::
 
 // What the K columns of a kernel read of a row for N outputs S columns apart. Element 0 of the row's vectors is at
 // `at`, column `first` of `width`.
-template <int K, int S, int N, typename A>
+template <int K, int S, int N>
 struct Taps {
   static constexpr int kLoads = S == 1 ? K : 3;
   static constexpr int kApart = S == 1 ? 1 : N;
@@ -89,8 +100,9 @@ struct Taps {
   }
 
   // use(column of the kernel, its vector)
-  template <typename Use>
-  __attribute__((always_inline)) void read(const A* at, const Use& use) const {
+  template <typename E, typename Use>
+  __attribute__((always_inline)) void read(const E* at, const Use& use) const {
+    using A = acc_t<E>;
     if constexpr (S == 1) {
       unroll<K>([&](auto k) FASTCNN_INLINE { use(k, load_lanes<N>(at + k, mask[k])); });
     } else if constexpr (K < N + 3) {
@@ -110,9 +122,9 @@ struct Taps {
 
 // Element (0, 0) of a plane, of which those inside height and width may be read: with masks as they lie, else in a copy
 // with zeros beside them.
-template <typename A>
+template <typename E>
 struct Rows {
-  const A* at;
+  const E* at;
   int64_t height, width, pitch;
 };
 
@@ -131,28 +143,30 @@ inline void keep([[maybe_unused]] V& v) {
 }
 
 // Planes side by side that are convolved at once, each with its weights and its bias, if there are any.
-template <typename A>
+template <typename E, typename O>
 struct Planes {
-  Rows<A> in;  // Of the first.
-  A* out;
+  Rows<E> in;  // Of the first.
+  O* out;
   int64_t count, in_step, out_step, out_pitch;
-  const A *weight, *bias;
+  const acc_t<E>*weight, *bias;
 };
 
 // Columns [begin, end) of `rows` <= R rows of outputs, N at a time. The kernel's first tap meets (y, x) at the first,
 // which is output row `row`.
-template <int K, int S, int N, int R, typename A>
-void convolve_rows(const Planes<A>& planes, int64_t y, int64_t x, int64_t row, int64_t rows, int64_t begin, int64_t end,
-                   Activation activation) {
+template <int K, int S, int N, int R, typename E, typename O>
+void convolve_rows(const Planes<E, O>& planes, int64_t y, int64_t x, int64_t row, int64_t rows, int64_t begin,
+                   int64_t end, Activation activation) {
+  using A = acc_t<E>;
   constexpr int kWeightRows = K == 3 || kMaskedRows ? 3 : 1;  // As many as there are registers for.
-  const Rows<A> in = planes.in;
+  const Rows<E> in = planes.in;
   for (int64_t c = begin; c < end; c += N) {
     if (!kMaskedRows && end - c < N && end >= N) c = end - N;  // What is computed twice comes out the same.
     const int64_t first = x + c * S;
-    const Taps<K, S, N, A> taps(first, in.width);
+    const Taps<K, S, N> taps(first, in.width);
     const uint32_t mask = lanes_inside<N>(c, end);
-    const A *from = in.at + y * in.pitch + first, *weight = planes.weight;
-    A* __restrict out = planes.out + row * planes.out_pitch + c;
+    const E* from = in.at + y * in.pitch + first;
+    const A* weight = planes.weight;
+    O* __restrict out = planes.out + row * planes.out_pitch + c;
     for (int64_t plane = 0; plane < planes.count; ++plane) {
       Vec<A, N> sum[R] = {};
       if (planes.bias != nullptr) unroll<R>([&](auto r) FASTCNN_INLINE { sum[r] = planes.bias[plane] - Vec<A, N>{}; });
@@ -175,7 +189,7 @@ void convolve_rows(const Planes<A>& planes, int64_t y, int64_t x, int64_t row, i
         });
       });
       // What the next rows of outputs will be the first to read, or the same rows of a plane some planes on.
-      const A* later = from + (planes.count > 1 ? 3 * planes.in_step : ((R - 1) * S + K) * in.pitch);
+      const E* later = from + (planes.count > 1 ? 3 * planes.in_step : ((R - 1) * S + K) * in.pitch);
       unroll<R * S>([&](auto i) FASTCNN_INLINE { __builtin_prefetch(later + i * in.pitch + K / 2); });
       if (activation != Activation::none) {
         Vec<A, N> results[R];  // Whose address is known elsewhere, so that the sums stay in registers.
@@ -194,10 +208,11 @@ void convolve_rows(const Planes<A>& planes, int64_t y, int64_t x, int64_t row, i
 // The gradient of the input of a convolution of stride 2, from cells of two by two pixels of the padded map: rows
 // [q, q + R) and columns [begin, end) of them, N at a time. Of the map, whose row 0 is at `out`, rows [first, last) are
 // written.
-template <int K, int N, int R, typename A>
-__attribute__((noinline)) void spread_rows(const Rows<A>& grad, int64_t q, int64_t begin, int64_t end, const A* weight,
-                                           A* __restrict out, int64_t top, int64_t left, int64_t first, int64_t last,
-                                           int64_t width) {
+template <int K, int N, int R, typename E, typename O>
+__attribute__((noinline)) void spread_rows(const Rows<E>& grad, int64_t q, int64_t begin, int64_t end,
+                                           const acc_t<E>* weight, O* __restrict out, int64_t top, int64_t left,
+                                           int64_t first, int64_t last, int64_t width) {
+  using A = acc_t<E>;
   constexpr int M = (K + 1) / 2;
   using Lanes = std::make_integer_sequence<int, N>;
   Vec<A, N> w[K * K];
@@ -226,7 +241,7 @@ __attribute__((noinline)) void spread_rows(const Rows<A>& grad, int64_t q, int64
     unroll<R * 2>([&](auto j) FASTCNN_INLINE {
       const int64_t y = 2 * (q + j / 2) + j % 2 - top;
       if (y < first || y >= last) return;
-      A* to = out + y * width + x;
+      O* to = out + y * width + x;
       store_lanes<N>(to, interleave<A, N, 0>(sum[2 * j], sum[2 * j + 1], Lanes{}), low);
       store_lanes<N>(to + N, interleave<A, N, 1>(sum[2 * j], sum[2 * j + 1], Lanes{}), high);
     });
@@ -235,17 +250,18 @@ __attribute__((noinline)) void spread_rows(const Rows<A>& grad, int64_t q, int64
 
 // Adds to sums, lane by lane, the products of columns [begin, end) of the gradient's rows [first, last), whose number
 // is a multiple of R, with what kRows rows of the kernel from ky on read there.
-template <int K, int S, int N, int R, int kRows, typename A>
-__attribute__((noinline)) void correlate_rows(const Rows<A>& grad, const Rows<A>& in, int64_t top, int64_t left,
+template <int K, int S, int N, int R, int kRows, typename E>
+__attribute__((noinline)) void correlate_rows(const Rows<E>& grad, const Rows<E>& in, int64_t top, int64_t left,
                                               int64_t ky, int64_t first, int64_t last, int64_t begin, int64_t end,
-                                              A* sums) {
+                                              acc_t<E>* sums) {
+  using A = acc_t<E>;
   Vec<A, N> sum[kRows * K] = {};
   for (int64_t row = first; row < last; row += R) {
     const int64_t y = row * S - top + ky;
     for (int64_t c = begin; c < end; c += N) {
       const uint32_t mask = lanes_inside<N>(c, end);
       const int64_t x = c * S - left;
-      const Taps<K, S, N, A> taps(x, in.width);
+      const Taps<K, S, N> taps(x, in.width);
       Vec<A, N> g[R];
       unroll<R>([&](auto r) FASTCNN_INLINE { g[r] = load_lanes<N>(grad.at + (row + r) * grad.pitch + c, mask); });
       unroll<(R - 1) * S + kRows>([&](auto i) FASTCNN_INLINE {
