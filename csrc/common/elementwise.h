@@ -2,7 +2,7 @@
 
 // The loop of elementwise kernels.
 
-#include "simd.h"
+#include "math.h"
 
 namespace fastcnn {
 namespace FASTCNN_ISA {
@@ -18,9 +18,7 @@ void map(const Function& f, T* out, int64_t n, const In*... in) {
 // min(max(x + 3, 0), 6), NaN kept.
 template <typename V>
 inline V shifted_relu6(V x) {
-  V gate = x + 3;
-  gate = gate < 0 ? V{} : gate;
-  return gate > 6 ? V{} + 6 : gate;
+  return at_most(6, at_least(0, x + 3));
 }
 
 }  // namespace

@@ -86,11 +86,29 @@ inline V magnitude(V x) {
   return bit_cast<V>(bit_cast<IntsOf<V>>(x) & ~bit_cast<typename M::Int>(Lane<V>(-0.0)));
 }
 
+// max(x, low) and min(x, high) of which NaN stays NaN, where a selection would take two instructions and a mask.
+template <typename V>
+inline V at_least(Lane<V> low, V x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && sizeof(low) == 4)
+    return bit_cast<V>(_mm512_maskz_max_ps(0xffff, _mm512_set1_ps(low), bit_cast<__m512>(x)));
+#endif
+  return x < low ? V{} + low : x;
+}
+template <typename V>
+inline V at_most(Lane<V> high, V x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && sizeof(high) == 4)
+    return bit_cast<V>(_mm512_maskz_min_ps(0xffff, _mm512_set1_ps(high), bit_cast<__m512>(x)));
+#endif
+  return x > high ? V{} + high : x;
+}
+
 // exp(x) for x <= 0, without exp's guard against overflow.
 template <typename V>
 inline V exp_nonpositive(V x) {
   using M = MathOf<V>;
-  x = x < M::kExpLow ? V{} + M::kExpLow : x;
+  x = at_least(M::kExpLow, x);
   const V rounded = x * Lane<V>(1.4426950408889634) + M::kRound, n = rounded - M::kRound;
   const V r = (x - n * M::kLn2High) - n * M::kLn2Low;
   return scale_by_power(1 + (r + r * r * polynomial(r, M::kExp)), rounded);
@@ -99,7 +117,7 @@ inline V exp_nonpositive(V x) {
 template <typename V>
 inline V exp(V x) {
   using M = MathOf<V>;
-  return exp_nonpositive(x > M::kExpHigh ? V{} + M::kExpHigh : x);
+  return exp_nonpositive(at_most(M::kExpHigh, x));
 }
 
 // 2 atanh(s) less 2 s, which is to be added last, for |s| <= 1/3.
@@ -143,6 +161,35 @@ inline Vec<A, N> sqrt(Vec<A, N> x) {
 #endif
   for (int i = 0; i < N; ++i) x[i] = sizeof(A) == 8 ? __builtin_sqrt(x[i]) : __builtin_sqrtf(x[i]);
   return x;
+}
+
+// x / D, correctly rounded unless subnormal.
+template <int D, typename V>
+inline V divide_by(V x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 &&
+                sizeof(x[0]) == 4) {  // Divisions take several times as long as all else around them.
+    const __m512 inverse = _mm512_set1_ps(1.0f / D), wide = bit_cast<__m512>(x),
+                 quotient = _mm512_mul_ps(wide, inverse);
+    const __m512 rest = _mm512_fnmadd_ps(quotient, _mm512_set1_ps(D), wide);
+    // Not for 0, whose sign would be lost, nor for infinity, of which the rest is NaN.
+    const __mmask16 inexact = _mm512_cmp_ps_mask(rest, _mm512_setzero_ps(), _CMP_NEQ_OQ);
+    return bit_cast<V>(_mm512_mask3_fmadd_ps(rest, inverse, quotient, inexact));
+  }
+#endif
+  return x / D;
+}
+
+// 1 / x to two units in the last place, where neither is subnormal, infinite or 0; NaN for NaN.
+template <typename V>
+inline V reciprocal(V x) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64 && sizeof(x[0]) == 4) {  // A division takes four times as long.
+    const V estimate = bit_cast<V>(_mm512_rcp14_ps(bit_cast<__m512>(x)));
+    return estimate + estimate * (1 - x * estimate);
+  }
+#endif
+  return 1 / x;
 }
 
 // x^(-1/4), for 0 and infinity too.

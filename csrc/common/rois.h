@@ -16,6 +16,7 @@ namespace fastcnn {
 
 constexpr int32_t kRoiBand = 16;
 constexpr int64_t kRoiCopyBytes = 1 << 20;  // What planes copied side by side may take of L2.
+constexpr int64_t kRoiSumBytes = 16 << 20;  // What sums of a block of channels may take of memory.
 
 // Checked rows in the type that coordinates are computed in.
 template <typename A>
@@ -53,13 +54,6 @@ inline RoiShape checked_shape(const char* op, const Tensor& rois, int64_t images
     STD_TORCH_CHECK(size >= 0 && size <= INT32_MAX, op, ": expected sizes below 2^31, got ", size);
   STD_TORCH_CHECK(rois.size(0) == 0 || (height > 0 && width > 0), op, ": expected maps with pixels");
   return {channels, height, width, int32_t(pooled_height), int32_t(pooled_width)};
-}
-
-// Where gradients of maps N, C, H, W are added up: those of 16-bit ones in float, to be rounded once.
-inline Tensor zeros_to_sum(const Tensor& grad, const std::vector<int64_t>& size, bool channels_last) {
-  Tensor sum = empty_4d(grad, size[0], size[1], size[2], size[3], channels_last,
-                        grad.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float);
-  return torch::stable::zero_(sum);
 }
 
 // Where a RoI is. Sorted, those of an image follow each other, band of rows by band and from left to right, so that

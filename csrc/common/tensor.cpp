@@ -66,11 +66,9 @@ Tensor empty_contiguous(const Tensor& x) {
   return out;
 }
 
-Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last,
-                std::optional<ScalarType> dtype) {
-  Tensor out =
-      torch::stable::empty({n, c, h, w}, dtype.value_or(like.scalar_type()), std::nullopt, like.device(), std::nullopt,
-                           channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last) {
+  Tensor out = torch::stable::empty({n, c, h, w}, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+                                    channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
   advise_huge_pages(out);
   return out;
 }

@@ -36,8 +36,7 @@ Tensor empty_laid_out_as(const Tensor& x);
 Tensor empty_contiguous(const Tensor& x);
 
 // `like` gives dtype and device; sizes are those of a 4-d tensor N, C, H, W.
-Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last,
-                std::optional<ScalarType> dtype = std::nullopt);
+Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last);
 
 }  // namespace fastcnn
 

@@ -10,18 +10,9 @@ namespace {
 // NaN stays NaN, as every comparison with it is false.
 template <Activation kind, typename A, int N>
 inline Vec<A, N> activate(Vec<A, N> x) {
-  using V = Vec<A, N>;
-  if constexpr (kind == Activation::relu) return x < 0 ? V{} : x;
-  if constexpr (kind == Activation::relu6) {
-    x = x < 0 ? V{} : x;
-    return x > 6 ? V{} + 6 : x;
-  }
-  if constexpr (kind == Activation::hardswish) {
-    V gate = x + 3;
-    gate = gate < 0 ? V{} : gate;
-    gate = gate > 6 ? V{} + 6 : gate;
-    return x * gate / 6;
-  }
+  if constexpr (kind == Activation::relu) return at_least(0, x);
+  if constexpr (kind == Activation::relu6) return at_most(6, at_least(0, x));
+  if constexpr (kind == Activation::hardswish) return divide_by<6>(x * at_most(6, at_least(0, x + 3)));
   if constexpr (kind == Activation::silu) return x / (1 + exp(-x));
   return x;
 }

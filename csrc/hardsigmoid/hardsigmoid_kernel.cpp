@@ -10,7 +10,7 @@ namespace {
 struct Value {
   template <typename V>
   V operator()(V x) const {
-    return shifted_relu6(x) / 6;
+    return divide_by<6>(shifted_relu6(x));
   }
 };
 

@@ -10,14 +10,14 @@ namespace {
 struct Value {
   template <typename V>
   V operator()(V x) const {
-    return x * shifted_relu6(x) / 6;
+    return divide_by<6>(x * shifted_relu6(x));
   }
 };
 
 struct Gradient {
   template <typename V>
   V operator()(V grad, V x) const {
-    const V inner = grad * (x / 3 + decltype(x[0] + 0)(0.5));
+    const V inner = grad * (divide_by<3>(x) + decltype(x[0] + 0)(0.5));
     const V below = x <= -3 ? V{} : inner;
     return x >= 3 ? grad : below;
   }

@@ -67,22 +67,35 @@ Tensor roi_align_level_backward(const Tensor& grad, int64_t images, const RoiLev
   const int64_t bins = shape.bins(), pixels = shape.pixels(), scratch_size = roi_align_scratch(shape);
   const T* from = static_cast<const T*>(grad.const_data_ptr());
   // A task owns its channels of an image and takes the RoIs in order: the sum does not depend on the threads.
+  Tensor out = empty_4d(grad, images, shape.channels, shape.height, shape.width, channels_last);
+  T* to = static_cast<T*>(out.mutable_data_ptr());
   if (channels_last) {
     const auto kernel = FASTCNN_SELECT(roi_align_channels_last_backward<T>);
-    Tensor sum = zeros_to_sum(grad, {images, shape.channels, shape.height, shape.width}, channels_last);
-    A* to = static_cast<A*>(sum.mutable_data_ptr());
-    share_out<A>(level.places, images, shape.channels, kRoiBlock, 1, scratch_size,
-                 [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
-                   for (const RoiPlace& place : places)
-                     kernel(from + place.roi * shape.channels * bins + c, n, plans[place.roi], shape,
-                            to + image * shape.channels * pixels + c, scratch);
-                 });
-    return sum.scalar_type() == grad.scalar_type() ? sum : torch::stable::to(sum, grad.scalar_type());
+    const auto add = [&](const auto& places, int64_t c, int64_t n, A* image, int64_t stride, A* scratch) {
+      for (const RoiPlace& place : places)
+        kernel(from + place.roi * shape.channels * bins + c, n, plans[place.roi], shape, image, stride, scratch);
+    };
+    if constexpr (std::is_same_v<T, A>) {
+      torch::stable::zero_(out);
+      share_out<A>(level.places, images, shape.channels, kRoiBlock, 1, scratch_size,
+                   [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
+                     add(places, c, n, to + image * shape.channels * pixels + c, shape.channels, scratch);
+                   });
+    } else {  // 16-bit gradients are added up in float, to be rounded once.
+      const auto round = FASTCNN_SELECT(roi_align_round<T>);
+      const int64_t stride = pixels * kRoiBlock * int64_t(sizeof(A)) <= kRoiSumBytes ? kRoiBlock : kRoiGroup;
+      share_out<A>(level.places, images, shape.channels, stride, 1, scratch_size + pixels * stride,
+                   [&](int64_t image, int64_t c, int64_t n, auto places, A* scratch) {
+                     A* sum = scratch + scratch_size;
+                     std::fill_n(sum, pixels * stride, A(0));
+                     add(places, c, n, sum, stride, scratch);
+                     round(sum, n, pixels, stride, shape.channels, to + image * shape.channels * pixels + c);
+                   });
+    }
+    return out;
   }
   const auto kernel = FASTCNN_SELECT(roi_align_interleaved_backward<T>);
   const auto separate = FASTCNN_SELECT(roi_align_separate<T>);
-  Tensor out = empty_4d(grad, images, shape.channels, shape.height, shape.width, channels_last);
-  T* to = static_cast<T*>(out.mutable_data_ptr());
   const int side_by_side = pixels * kRoiBlock * int64_t(sizeof(A)) <= kRoiCopyBytes ? kRoiBlock : kRoiGroup;
   share_out<A>(level.places, images, shape.channels, side_by_side, 1,
                scratch_size + (pixels + kRoiBlock) * side_by_side,

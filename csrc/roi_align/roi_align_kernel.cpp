@@ -204,17 +204,31 @@ void roi_align_separate(const acc_t<T>* image, int64_t n_planes, int64_t pixels,
   store_bins(image, stride, int(n_planes), int32_t(pixels), out);
 }
 
+template <int Block, typename T>
+inline void spread_channels(const T* grad, int64_t n_channels, const RoiPlan<acc_t<T>>& roi, const RoiShape& shape,
+                            acc_t<T>* grad_image, int64_t stride, acc_t<T>* scratch) {
+  const int64_t bins = shape.bins();
+  for (int64_t c = 0; c < n_channels; c += Block) {
+    const int64_t block = n_channels - c < Block ? n_channels - c : Block;
+    for (int64_t bin = 0; bin < bins; ++bin)
+      convert<kLanes<acc_t<T>>>(grad + bin * shape.channels + c, scratch + bin * Block, block);
+    spread_pixels<Block>(scratch, stride, block, roi, shape, grad_image + c, scratch + bins * Block);
+  }
+}
+
 template <typename T>
 void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
-                                      const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch) {
-  using A = acc_t<T>;
-  const int64_t bins = shape.bins();
-  for (int64_t c = 0; c < n_channels; c += kBlock) {
-    const int64_t block = n_channels - c < kBlock ? n_channels - c : kBlock;
-    for (int64_t bin = 0; bin < bins; ++bin)
-      convert<kLanes<A>>(grad + bin * shape.channels + c, scratch + bin * kBlock, block);
-    spread_pixels<kBlock>(scratch, shape.channels, block, roi, shape, grad_image + c, scratch + bins * kBlock);
-  }
+                                      const RoiShape& shape, acc_t<T>* grad_image, int64_t stride, acc_t<T>* scratch) {
+  if (stride == kRoiGroup)
+    spread_channels<kRoiGroup>(grad, n_channels, roi, shape, grad_image, stride, scratch);
+  else
+    spread_channels<kBlock>(grad, n_channels, roi, shape, grad_image, stride, scratch);
+}
+
+template <typename T>
+void roi_align_round(const acc_t<T>* image, int64_t n_channels, int64_t pixels, int64_t stride, int64_t channels,
+                     T* out) {
+  for (int64_t i = 0; i < pixels; ++i) convert<kLanes<acc_t<T>>>(image + i * stride, out + i * channels, n_channels);
 }
 
 #define INSTANTIATE(T)                                                                                               \
@@ -228,7 +242,8 @@ void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const R
                                                   acc_t<T>*, acc_t<T>*);                                             \
   template void roi_align_separate<T>(const acc_t<T>*, int64_t, int64_t, int, T*);                                   \
   template void roi_align_channels_last_backward<T>(const T*, int64_t, const RoiPlan<acc_t<T>>&, const RoiShape&,    \
-                                                    acc_t<T>*, acc_t<T>*);
+                                                    acc_t<T>*, int64_t, acc_t<T>*);                                  \
+  template void roi_align_round<T>(const acc_t<T>*, int64_t, int64_t, int64_t, int64_t, T*);
 INSTANTIATE(float)
 INSTANTIATE(double)
 INSTANTIATE(Half)

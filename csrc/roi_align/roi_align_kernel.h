@@ -56,6 +56,10 @@ FASTCNN_FOR_EACH_ISA(
     void roi_align_separate(const acc_t<T>* image, int64_t n_planes, int64_t pixels, int stride, T* out);
     template <typename T>
     void roi_align_channels_last_backward(const T* grad, int64_t n_channels, const RoiPlan<acc_t<T>>& roi,
-                                          const RoiShape& shape, acc_t<T>* grad_image, acc_t<T>* scratch);)
+                                          const RoiShape& shape, acc_t<T>* grad_image, int64_t stride,
+                                          acc_t<T>* scratch);
+    // Rounds n_channels of pixels `stride` elements apart into pixels of `channels` channels.
+    template <typename T> void roi_align_round(const acc_t<T>* image, int64_t n_channels, int64_t pixels,
+                                               int64_t stride, int64_t channels, T* out);)
 
 }  // namespace fastcnn

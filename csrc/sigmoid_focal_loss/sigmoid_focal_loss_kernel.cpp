@@ -21,7 +21,7 @@ struct Terms {
     other = x < 0 ? y : flipped;
     tail = exp_nonpositive(-size);
     // One division for the two by a and b: it is what takes longest.
-    const V a = 1 + tail, b = 2 + tail, inverse = 1 / (a * b);
+    const V a = 1 + tail, b = 2 + tail, inverse = reciprocal(a * b);
     head = b * inverse;
     apart = other + tail * same;
     cross_entropy = (other == 0 ? V{} : size * other) + atanh_doubled(tail * a * inverse);
@@ -45,7 +45,7 @@ template <typename V, typename Modulation>
 [[gnu::always_inline]] inline V slope_of(V x, V y, const SigmoidFocal<Lane<V>>& focal, const Modulation& modulation) {
   const Terms<V> t(x, y);
   // Where it is large it is multiplied by a tail of 0, which infinity must not be.
-  const V finite = t.cross_entropy > 1024 ? V{} + 1024 : t.cross_entropy;
+  const V finite = at_most(1024, t.cross_entropy);
   const V lean = t.other - t.tail * t.same, signed_lean = x < 0 ? -lean : lean;  // head * signed_lean is p - y.
   const V growth = modulation.gamma * finite * (1 - 2 * y);
   if constexpr (Modulation::kIsSquare) {

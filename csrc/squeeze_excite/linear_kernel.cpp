@@ -125,14 +125,11 @@ template <typename A>
 void activate(Activation f, const A* in, int64_t n, A* out) {
   constexpr int lanes = kLanes<A>;
   using V = Vec<A, lanes>;
-  if (f == Activation::relu) map([](V x) { return x < 0 ? V{} : x; }, out, n, in);
+  if (f == Activation::relu) map([](V x) { return at_least(0, x); }, out, n, in);
   if (f == Activation::silu) map([](V x) { return x * sigmoid<A, lanes>(x); }, out, n, in);
   if (f == Activation::sigmoid) map([](V x) { return sigmoid<A, lanes>(x); }, out, n, in);
   if (f == Activation::hardsigmoid) {
-    const auto clamped = [](V x) {
-      const V low = x + 3 < 0 ? V{} : x + 3;
-      return (low > 6 ? V{} + 6 : low) / 6;
-    };
+    const auto clamped = [](V x) { return divide_by<6>(at_most(6, at_least(0, x + 3))); };
     map(clamped, out, n, in);
   }
 }
