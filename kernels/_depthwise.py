@@ -223,7 +223,9 @@ def grad_weight_kernel(
 
     sums = _zeros(LINES * TAPS_B, DOWN, ACROSS)
     bias = tl.zeros((DOWN, ACROSS), tl.float32)
-    for chunk in range(part * chunks, (part + 1) * chunks):
+    chunk = part * chunks
+    end = chunk + chunks
+    while chunk < end:  # Triton 3.6 interprets no range of numbers that are not Python's.
         across = (block if CHANNELS_LAST else chunk % across_blocks) * ACROSS + tl.arange(0, ACROSS)[None, :]
         item = chunk // across_blocks * DOWN + tl.arange(0, DOWN)[:, None]
         group = item % groups
@@ -259,6 +261,7 @@ def grad_weight_kernel(
                             met = tl.where(at + _meets(j, k, STRIDE_B, DILATION_B, False, QUEUE) < out_b, x, 0)
                         term = met * grads[_meets(j, k, STRIDE_B, DILATION_B, False, QUEUE)]
                         sums = _plus(sums, t * TAPS_B + k, term)
+        chunk += 1
 
     partial_ptr += part.to(tl.int64) * ((TAPS_B * TAPS_L + HAS_BIAS) * filters)
     if CHANNELS_LAST:
@@ -295,10 +298,12 @@ def reduce_kernel(
     tap, filter = column // filters, column % filters
     taps = TAPS if bias_ptr is None else TAPS + 1
     sums = tl.zeros((DOWN, ACROSS), tl.float32)
-    for first in range(0, parts, DOWN):
+    first = 0
+    while first < parts:
         part = first + tl.arange(0, DOWN)[:, None]
         offset = part.to(tl.int64) * (taps * filters) + column[None, :]
         sums += tl.load(partial_ptr + offset, mask=(part < parts) & (tap < taps)[None, :], other=0)
+        first += DOWN
     total = tl.sum(sums, 0)
     tl.store(weight_ptr + filter * TAPS + tap, total.to(weight_ptr.dtype.element_ty), mask=tap < TAPS)
     if bias_ptr is not None:

@@ -45,7 +45,8 @@ def squeeze_excite(
 
     Differentiable in `input`, weights and biases, once. Means, both layers and the gate are computed in float32 for
     16-bit types too, and rounded once, in the result. Deterministic, and each image's result is the same in any batch
-    and for any number of threads. Under autocast all tensors are cast as those of a convolution.
+    (on a GPU, from memory that is aligned alike) and for any number of threads. Under autocast all tensors are cast as
+    those of a convolution.
     """
     tensors = (input, weight1, bias1, weight2, bias2)
     if not _fit(*tensors):
@@ -176,6 +177,7 @@ _op = _library.define(
     "-> (Tensor, Tensor)",
     reference=_reference,
     fake=_fake,
+    triton="squeeze_excite",
     flops=lambda input, weight1, *_, out_shape=None, **__: (
         2 * input[0] * input[1] * (input[2] * input[3] + 2 * weight1[0])
     ),
@@ -185,6 +187,7 @@ _backward_op = _library.define(
     "bool hard, int needed) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     reference=_reference_backward,
     fake=_fake_backward,
+    triton="squeeze_excite",
     flops=lambda grad, input, weight1, *_, out_shape=None, **__: (
         4 * input[0] * input[1] * (input[2] * input[3] + 2 * weight1[0])
     ),

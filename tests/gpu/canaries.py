@@ -1,15 +1,29 @@
 """Memory in which a kernel that reads or writes beside its tensors is seen, for the tests under Triton's interpreter.
 
-Importing it doubles the tolerance for bfloat16: a GPU rounds to it, the interpreter cuts off.
+Importing it doubles the tolerance for bfloat16: a GPU rounds to it, the interpreter cuts off. And launches refuse
+keywords that a kernel does not know, as they do on a GPU.
 """
 
 import torch
+from triton.runtime.interpreter import GridExecutor
 
 from fastcnn.testing import compare
 
 MARGIN = 64  # Elements; a multiple of what makes any pointer aligned.
 
+OPTIONS = {"num_warps", "num_stages", "enable_fp_fusion"}
+
 compare._ROUNDING[torch.bfloat16] *= 2
+launch = GridExecutor.__call__
+
+
+def checked_launch(self, *args, **keywords):
+    unknown = keywords.keys() - OPTIONS - set(self.arg_names)
+    assert not unknown, f"{self.fn.__name__} has no {unknown}"
+    return launch(self, *args, **keywords)
+
+
+GridExecutor.__call__ = checked_launch
 
 
 class Canaries:

@@ -13,6 +13,7 @@ os.environ["FASTCNN_NATIVE"] = "0"  # The kernels in C++ are not to answer.
 import pytest
 import test_contract as contract
 import test_sigmoid_focal_loss as sigmoid_tests
+import test_squeeze_excite as squeeze_tests
 import torch
 from canaries import Canaries
 
@@ -22,11 +23,12 @@ from fastcnn.ops import _library
 from fastcnn.testing import compare
 from fastcnn.testing.specs import SPECS
 
-OPS = ["local_response_norm", "sigmoid_focal_loss", "softmax_focal_loss"]
+OPS = ["local_response_norm", "sigmoid_focal_loss", "softmax_focal_loss", "squeeze_excite"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 ALL = [(SPECS[name], case) for name in OPS for case in SPECS[name].cases]
 SHORT = [pytest.param(spec, case, id=f"{spec.name}-{case.name}") for spec, case in ALL if "several" not in case.name]
-LAYOUTS = [param for param in SHORT if param.values[1].name != "scalar"]
+LONG = {"squeeze_excite-wide", "squeeze_excite-odd and large"}  # Too long to be run in all layouts of all arguments.
+LAYOUTS = [param for param in SHORT if param.values[1].name != "scalar" and param.id not in LONG]
 launched: list[str] = []
 
 
@@ -154,7 +156,7 @@ def test_focal_loss_at_the_ends_of_blocks(dtype, reduction):
         compare_both("sigmoid_focal_loss", [x, index], 0.3, 2.0, reduction, -2, dtype=dtype)
 
 
-@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("name", [name for name in OPS if name != "squeeze_excite"])
 def test_raw_calls_check_shapes(name):
     module = import_module(f"fastcnn.kernels.{name}")
     _, args = SPECS[name].overload(*contract.arguments(SPECS[name].cases[0], torch.float32))
@@ -175,3 +177,59 @@ def test_sums_of_many_programs_have_one_order(monkeypatch):
     compare_both("sigmoid_focal_loss", [x.view(125, 40), index], 0.25, 2.0, "mean", -1)
     first, second = (SPECS["sigmoid_focal_loss"].function(x, y, reduction="sum") for _ in range(2))
     assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", [name for name in dir(squeeze_tests.TestByHand) if name.startswith("test_")])
+def test_squeeze_excite_by_hand(name):
+    getattr(squeeze_tests.TestByHand(), name)(_library.kernel_mode)
+    assert "squeeze_excite" in launched
+
+
+def test_squeeze_excite_checks_what_it_is_called_with():
+    squeeze_tests.test_the_kernel_checks_what_it_is_called_with()
+
+
+# More images, channels and hidden numbers than a program takes, and pixels in several parts.
+SQUEEZES = [(5, 3, 3, 3, 2), (2, 300, 2, 3, 3), (1, 7, 1, 1, 70), (1, 3, 25, 23, 2), (2, 9, 50, 47, 5)]
+SQUEEZES += [(1, 80, 8, 8, 16), (33, 2, 1, 1, 1)]
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
+@pytest.mark.parametrize("sizes", SQUEEZES, ids=str)
+def test_squeeze_excite_across_tiles(sizes, layout):
+    *shape, hidden = sizes
+    g = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(shape, generator=g).contiguous(memory_format=layout) for _ in range(2))
+    args = [x, *squeeze_tests.parameters(shape[1], hidden)]
+    ours, exact = [a.requires_grad_() for a in args], [a.double().detach().requires_grad_() for a in args]
+    for activation, gate in (("relu", "hardsigmoid"), ("silu", "sigmoid")):
+        out = SPECS["squeeze_excite"].function(*ours, activation, gate)
+        wide = SPECS["squeeze_excite"].reference(*exact, activation, gate)
+        assert out.is_contiguous(memory_format=layout)
+        compare.assert_close_to(out.detach(), wide.detach(), reduction=shape[1] * hidden)
+        grads = torch.autograd.grad(out, ours, grad), torch.autograd.grad(wide, exact, grad.double())
+        for a, b in zip(*grads, strict=True):
+            compare.assert_close_to(a, b, reduction=64 * shape[0] * shape[1] * hidden)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
+def test_squeeze_excite_of_an_image_is_the_same_in_any_batch(layout):
+    g = torch.Generator().manual_seed(0)
+    x, grad = (torch.randn(6, 20, 24, 25, generator=g).contiguous(memory_format=layout) for _ in range(2))
+    weights = squeeze_tests.parameters(20, 17)
+
+    def run(x, grad):
+        x = x.detach().requires_grad_()
+        out = SPECS["squeeze_excite"].function(x, *weights)
+        return out, *torch.autograd.grad(out, x, grad)
+
+    together = run(x, grad)
+    for i in range(6):
+        for a, b in zip(together, run(x[i : i + 1], grad[i : i + 1]), strict=True):
+            assert torch.equal(a[i], b[0])
+
+
+def test_squeeze_excite_of_no_hidden_numbers_runs_the_reference():
+    x = torch.randn(2, 4, 3, 3)
+    out = SPECS["squeeze_excite"].function(x, torch.empty(0, 4), None, torch.empty(4, 0), None)
+    torch.testing.assert_close(out, x / 2)

@@ -12,9 +12,19 @@ if find_spec("triton") is None:
 import triton
 from test_triton_offline import ARCHITECTURES, compile_offline, measure
 
-from fastcnn.kernels._configs import FOCAL, LRN, SOFTMAX_FOCAL
+from fastcnn.kernels._configs import (
+    FOCAL,
+    LRN,
+    SOFTMAX_FOCAL,
+    SQUEEZE_IMAGES,
+    SQUEEZE_TERMS,
+    SQUEEZE_WEIGHTS,
+    squeeze_layer,
+    squeeze_map_tile,
+    squeeze_width,
+)
 
-FLOATS = {"background", "difference", "gamma", "divisor", "scale", "k", "beta"}
+FLOATS = {"background", "difference", "gamma", "divisor", "scale", "k", "beta", "factor"}
 
 
 @dataclass(frozen=True)
@@ -77,6 +87,40 @@ def softmax(kernel: str, dtype: str, rows: bool, registers: int, load: int, per_
     return Budget(name, dtype, constants, registers, load, per_output, 1024, pointers, elements, 4, multiples)
 
 
+NARROW = tuple((f"{name}_ptr", "fp32") for name in ("partial", "saved", "grads"))
+
+
+def squeeze_map(kernel: str, dtype: str, last: bool, registers: int, per_output: float, shared: int, **more):
+    """Passes over maps of squeeze_excite."""
+    tile = squeeze_map_tile(last, int(dtype[2:]) // 8, 960, 784)
+    constants = {"LAST": last, "CHANNELS": tile.channels, "PIXELS": tile.pixels, "CHANNELS_UNIT": 8, "PIXELS_UNIT": 8}
+    elements = tile.channels * tile.pixels // (32 * tile.num_warps)
+    if kernel == "scale":
+        constants |= {"HIDDEN_UNIT": 8, "IMAGES": SQUEEZE_IMAGES, "WIDTH": squeeze_width(240), "HARD": False}
+        elements *= SQUEEZE_IMAGES
+    constants |= more
+    name = f"_squeeze.{kernel}"
+    return Budget(name, dtype, constants, registers, 16, per_output, shared, NARROW, elements, tile.num_warps)
+
+
+def squeeze(dtype: str, channels: int, registers: int, per_output: float, shared: int, **more):
+    layer = squeeze_layer(channels)
+    constants = {"SILU": True, "HARD": False, "CHANNELS_UNIT": 8, "HIDDEN_UNIT": 8, "IMAGES": SQUEEZE_IMAGES}
+    constants |= {"ROWS": layer.rows, "WIDTH": layer.width, **more}
+    elements = SQUEEZE_IMAGES * layer.rows * layer.width // (32 * layer.num_warps)
+    name = "_squeeze.squeeze"
+    return Budget(name, dtype, constants, registers, 16, per_output, shared, NARROW, elements, layer.num_warps)
+
+
+def squeeze_weights(dtype: str, registers: int, per_output: float, shared: int):
+    tile = SQUEEZE_WEIGHTS
+    constants = {"SILU": True, "IMAGES": SQUEEZE_TERMS, "ROWS": tile.rows, "WIDTH": tile.width}
+    elements = tile.rows * tile.width // (32 * tile.num_warps)
+    name = "_squeeze.weights"
+    return Budget(name, dtype, constants, registers, 4, per_output, shared, NARROW, elements, tile.num_warps)
+
+
+FORWARD, BACKWARD = {"BACKWARD": False, "grads_ptr": None}, {"BACKWARD": True, "bias_ptr": None}
 NUMBER = {"COUNTED": False, "EACH": False}
 BUDGETS = [
     sigmoid("forward", "fp16", 0, 49, 114),
@@ -102,6 +146,22 @@ BUDGETS = [
     softmax("forward", "bf16", True, 43, 16, 50, SUM=True),
     softmax("backward", "bf16", False, 157, 8, 307, COUNTED=True, EACH=False),
     softmax("backward", "fp32", True, 53, 16, 92, COUNTED=True, EACH=False),
+    squeeze_map("pool", "fp16", False, 55, 22, 256, grad_ptr=None),
+    squeeze_map("pool", "bf16", True, 44, 27, 2048),
+    squeeze_map("pool", "fp32", False, 36, 34, 128),
+    squeeze_map("pool", "fp32", True, 36, 37, 1024, grad_ptr=None),
+    squeeze_map("scale", "bf16", False, 128, 23, 256, SILU=True, **FORWARD),
+    squeeze_map("scale", "fp16", False, 255, 41, 256, SILU=True, PIXELS_UNIT=1, **FORWARD),
+    squeeze_map("scale", "fp16", True, 128, 23, 256, SILU=False, **FORWARD),
+    squeeze_map("scale", "fp32", False, 72, 29, 128, SILU=True, **FORWARD),
+    squeeze_map("scale", "fp16", False, 128, 23, 2048, SILU=False, **BACKWARD),
+    squeeze_map("scale", "bf16", True, 128, 23, 2048, SILU=False, **BACKWARD),
+    squeeze_map("scale", "fp32", True, 96, 27, 1024, SILU=False, **BACKWARD),
+    squeeze("fp16", 960, 176, 31, 8192, BACKWARD=False),
+    squeeze("bf16", 960, 176, 43, 8192, **BACKWARD),
+    squeeze("fp32", 128, 176, 43, 8192, **BACKWARD),
+    squeeze_weights("bf16", 176, 225, 18432),
+    squeeze_weights("fp32", 176, 225, 18432),
 ]
 
 # Triton makes constants of numbers that are 1.
@@ -119,7 +179,9 @@ def label(budget: Budget) -> str:
 
 def compiled(budget: Budget, architecture: int):
     module, _, name = budget.kernel.partition(".")
-    kernel = getattr(import_module(f"fastcnn.kernels.{module}"), f"_{name}_kernel")
+    module = import_module(f"fastcnn.kernels.{module}")
+    # Kernels of a module of their own have public names.
+    kernel = getattr(module, f"_{name}_kernel", None) or getattr(module, f"{name}_kernel")
     if not isinstance(kernel, triton.JITFunction):
         pytest.fail("TRITON_INTERPRET is set: this module needs kernels that compile")
     types = dict(budget.pointers)
