@@ -1,35 +1,28 @@
 #include "nms_cpu.h"
 
 #include <algorithm>
-#include <bit>
 
+#include "../common/score_key.h"
 #include "nms_kernel.h"
 
 namespace fastcnn {
 namespace {
 
-// Ascending keys order scores from high to low, NaN before all; the zeros tie.
-template <typename T, typename Key>
-std::vector<std::pair<Key, int32_t>> sort_keys(const T* scores, int64_t n, std::optional<double> above) {
-  constexpr Key sign = Key(1) << (8 * sizeof(Key) - 1);
-  std::vector<std::pair<Key, int32_t>> keys;
+template <typename T>
+std::vector<std::pair<ScoreKey<T>, int32_t>> sort_keys(const T* scores, int64_t n, std::optional<double> above) {
+  std::vector<std::pair<ScoreKey<T>, int32_t>> keys;
   keys.reserve(n);
-  for (int64_t i = 0; i < n; ++i) {
-    if (above && !(scores[i] > T(*above))) continue;
-    const T score = scores[i] == T(0) ? T(0) : scores[i];
-    const Key bits = std::bit_cast<Key>(score);
-    const Key descending = bits & sign ? bits : ~(bits | sign);
-    keys.emplace_back(score != score ? Key(0) : descending, int32_t(i));
-  }
+  for (int64_t i = 0; i < n; ++i)
+    if (!above || scores[i] > T(*above)) keys.emplace_back(score_key(scores[i]), int32_t(i));
   return keys;
 }
 
 // Stable. A least-significant-digit radix sort: linear, where comparing costs n log n.
 template <typename T>
 std::vector<int32_t> order_by_score(const T* scores, int64_t n, std::optional<double> above) {
-  using Key = std::conditional_t<sizeof(T) == 8, uint64_t, uint32_t>;
+  using Key = ScoreKey<T>;
   constexpr int kDigitBits = 11;
-  auto keys = sort_keys<T, Key>(scores, n, above);
+  auto keys = sort_keys(scores, n, above);
   if (keys.size() < 512) {
     std::stable_sort(keys.begin(), keys.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
   } else {

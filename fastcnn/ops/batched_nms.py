@@ -16,7 +16,7 @@ def batched_nms(boxes: Tensor, scores: Tensor, idxs: Tensor, iou_threshold: floa
     Classes are compared exactly. torchvision does so for more than 1,000 boxes on a CPU (25,000 on a GPU); for fewer
     it moves every class to coordinates of its own, ``idxs * (boxes.max() + 1)``, where rounding can change an IoU, and
     where boxes with negative coordinates can reach those of another class. Equal scores keep the order of their
-    indices, NaN scores come first. Deterministic.
+    indices, NaN scores come first. Deterministic. Memory grows linearly with the number of boxes.
 
     Args:
         boxes: ``[N, 4]`` corners ``(x1, y1, x2, y2)``; float64, float32, bfloat16 or float16.
@@ -59,5 +59,6 @@ _op = _library.define(
     "batched_nms(Tensor boxes, Tensor scores, Tensor idxs, float iou_threshold) -> Tensor",
     reference=_reference,
     fake=_fake,
+    cuda=True,
     flops=lambda boxes, scores, idxs, iou_threshold, **_: 0,
 )

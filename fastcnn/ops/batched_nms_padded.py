@@ -21,8 +21,9 @@ def batched_nms_padded(
     """The first `max_output_size` of what :func:`fastcnn.ops.batched_nms` keeps, of one image or of a batch.
 
     Shapes depend on shapes alone, so that ``torch.compile(fullgraph=True)`` and ``torch.export`` need no dynamic shapes
-    for it. Work stops when the result is full. Deterministic. Greedy suppression within classes is that of R-CNN
-    (Girshick et al. 2014, section 2.3).
+    for it, and on a GPU nothing waits for the device, so that a CUDA graph can hold it. Work stops when the result is
+    full; on a GPU, in each class that would fill it alone. Memory grows linearly with the number of boxes.
+    Deterministic. Greedy suppression within classes is that of R-CNN (Girshick et al. 2014, section 2.3).
 
     Args:
         boxes: ``[N, 4]`` or ``[B, N, 4]`` corners ``(x1, y1, x2, y2)``; float64, float32, bfloat16 or float16.
@@ -64,10 +65,13 @@ def _reference(boxes, scores, idxs, iou_threshold, max_output_size, score_thresh
     counts = boxes.new_zeros(boxes.size(0), dtype=torch.int64)
     wide = scores if scores.dtype == torch.float64 else scores.float()
     for image in range(boxes.size(0)):
-        keep = batched_nms(boxes[image], scores[image], idxs[image], iou_threshold)
-        if score_threshold is not None:
-            # After suppression: what is dropped has the lower score, and suppressed none of the others.
-            keep = keep[wide[image, keep] > score_threshold]
+        each = (boxes[image], scores[image], idxs[image])
+        if score_threshold is None:
+            keep = batched_nms(*each, iou_threshold)
+        else:
+            # Before suppression: NaN comes first and would suppress others.
+            above = (wide[image] > score_threshold).nonzero()[:, 0]
+            keep = above[batched_nms(*(t[above] for t in each), iou_threshold)]
         keep = keep[:max_output_size]
         indices[image, : keep.size(0)] = keep
         counts[image] = keep.size(0)
@@ -84,5 +88,6 @@ _op = _library.define(
     "float? score_threshold) -> (Tensor, Tensor)",
     reference=_reference,
     fake=_fake,
+    cuda=True,
     flops=lambda boxes, scores, idxs, iou_threshold, *_, **__: 0,
 )

@@ -162,6 +162,13 @@ inline int __syncthreads_or(int predicate) {
     if (group.values[meeting][t]) return 1;
   return 0;
 }
+inline int __syncthreads_count(bool predicate) {
+  emulator::Group& group = emulator::block;
+  const long meeting = emulator::meet(group, int(threadIdx.x), predicate);
+  int count = 0;
+  for (unsigned t = 0; t < blockDim.x; ++t) count += int(group.values[meeting][t]);
+  return count;
+}
 inline unsigned __ballot_sync(unsigned, bool predicate) {
   emulator::Group& group = emulator::warp();
   const long meeting = emulator::meet(group, int(threadIdx.x % 32), predicate);
@@ -179,8 +186,17 @@ T __shfl_sync(unsigned, T value, int from) {
   return value;
 }
 
+inline int __reduce_add_sync(unsigned, int value) {
+  emulator::Group& group = emulator::warp();
+  const long meeting = emulator::meet(group, int(threadIdx.x % 32), uint64_t(uint32_t(value)));
+  int sum = 0;
+  for (int lane = 0; lane < 32; ++lane) sum += int(uint32_t(group.values[meeting][lane]));
+  return sum;
+}
+
 inline int __popc(unsigned bits) { return __builtin_popcount(bits); }
 inline int __ffs(int bits) { return __builtin_ffs(bits); }
+inline int __clz(int bits) { return bits == 0 ? 32 : __builtin_clz(unsigned(bits)); }
 inline void __threadfence() {}
 inline void __nanosleep(unsigned) {}
 template <typename T>
@@ -196,6 +212,11 @@ inline int atomicAdd(int* at, int value) {
   *at += value;
   return before;
 }
+inline unsigned atomicOr(unsigned* at, unsigned bits) {
+  const unsigned before = *at;
+  *at |= bits;
+  return before;
+}
 template <typename T>
 T min(T a, T b) {
   return b < a ? b : a;
@@ -207,8 +228,19 @@ T max(T a, T b) {
 
 namespace fastcnn {
 
-inline void store_release(unsigned long long* at, unsigned long long value) { *at = value; }
-inline unsigned long long load_acquire(const unsigned long long* at) { return *at; }
+// Blocks run to their end one after another, so what one waits for is there at once, or never will be.
+inline long loads_since_release = 0;
+inline void store_release(unsigned long long* at, unsigned long long value) {
+  loads_since_release = 0;
+  *at = value;
+}
+inline unsigned long long load_acquire(const unsigned long long* at) {
+  if (++loads_since_release > 1000000) {
+    fprintf(stderr, "cuda_emulator: deadlock, a block waits for a later one\n");
+    abort();
+  }
+  return *at;
+}
 
 inline float widen(Half x) {
   const int exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;

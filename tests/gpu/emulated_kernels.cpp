@@ -2,7 +2,6 @@
 
 #include "cuda_emulator.h"
 
-#include "../../csrc/nms/nms_cuda.cuh"
 #include "../../csrc/roi_align/roi_align_backward_cuda.cuh"
 
 using namespace fastcnn;
@@ -57,19 +56,6 @@ void backward(const void* grad, const void* rois, void* out, const RoiAlignArgum
 
 using RoiAlignFunction = void (*)(const void*, const void*, void*, const RoiAlignArguments&);
 
-template <typename T>
-int64_t suppress(const void* boxes, const int64_t* order, int n, T threshold, int64_t* keep) {
-  const int tiles = (n + kNmsTile - 1) / kNmsTile;
-  std::vector<Box<T>> sorted(n), kept(n);
-  std::vector<NmsTile> decided(tiles);
-  NmsState state{~0ull, -1};
-  int64_t count = -1;
-  emulator::launch(tiles, kNmsTile, &nms_gather<T, T>, static_cast<const T*>(boxes), order, n, sorted.data(), &state);
-  emulator::launch(tiles, kNmsTile, &nms_tiles<Box<T>, IouAbove<T>>, static_cast<const Box<T>*>(sorted.data()), order,
-                   n, IouAbove<T>{threshold}, &state, decided.data(), kept.data(), keep, &count);
-  return count;
-}
-
 }  // namespace
 
 // dtype: 0 float32, 1 float64, 2 float16, 3 bfloat16.
@@ -79,10 +65,4 @@ extern "C" void emulated_roi_align(int dtype, int adjoint, const void* in, const
       {&forward<float>, &forward<double>, &forward<Half>, &forward<BFloat16>},
       {&backward<float>, &backward<double>, &backward<Half>, &backward<BFloat16>}};
   functions[adjoint][dtype](in, rois, out, *arguments);
-}
-
-extern "C" int64_t emulated_nms(int dtype, const void* boxes, const int64_t* order, int n, float threshold,
-                                int64_t* keep) {
-  return dtype == 0 ? suppress<float>(boxes, order, n, threshold, keep)
-                    : suppress<double>(boxes, order, n, threshold, keep);
 }

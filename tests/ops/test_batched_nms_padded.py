@@ -38,6 +38,9 @@ def test_score_threshold_is_strict_and_drops_nan(mode):
     with mode():
         indices, count = ops.batched_nms_padded(torch.tensor([SQUARE] * 4), scores, idxs, 0.5, 4, 0.25)
         assert indices.tolist() == [3, 0, -1, -1] and count == 2
+        # What takes no part suppresses nothing: here the first box, whose score is NaN.
+        _, count = ops.batched_nms_padded(torch.tensor([SQUARE] * 2), scores[[1, 0]], idxs[:2] * 0, 0.5, 4, 0.25)
+        assert count == 1
         # In float32 a score of float32(0.1) is not above 0.1.
         tenth = torch.tensor([0.1, 0.1000001])
         _, count = ops.batched_nms_padded(torch.tensor([SQUARE] * 2), tenth, idxs[:2], 0.5, 4, 0.1)
