@@ -43,6 +43,7 @@ __device__ __forceinline__ float widen(float x) { return x; }
 __device__ __forceinline__ double widen(double x) { return x; }
 __device__ __forceinline__ void narrow(float x, float& to) { to = x; }
 __device__ __forceinline__ void narrow(double x, double& to) { to = x; }
+__device__ __forceinline__ void narrow(int x, int& to) { to = x; }
 
 // The index of the lowest bit set, which is cleared.
 __device__ __forceinline__ int take_bit(unsigned& bits) {
@@ -84,8 +85,8 @@ __device__ __forceinline__ Elements<T, N> load(const T* from) {
   }
 }
 
-template <int N, typename T>
-__device__ __forceinline__ void store(T* to, const acc_t<T> (&values)[N]) {
+template <int N, typename T, typename A>
+__device__ __forceinline__ void store(T* to, const A (&values)[N]) {
   union {
     Elements<T, N> elements;
     uint4 bits;

@@ -1,8 +1,7 @@
 #pragma once
 
 // The adjoint of RoI align as a gather: a block owns a tile of pixels of a block of channels and adds up what every RoI
-// gives them, in the order of the RoIs. No atomics, so that a gradient is the same in every run; every pixel is
-// written.
+// gives them, in the order of the RoIs. Every pixel is written. One launch serves all maps of a pyramid.
 
 #include "roi_align_cuda.cuh"
 
@@ -15,14 +14,14 @@ struct RoiPlan {
   RoiRange y, x;
 };
 
-template <typename A>
-__global__ void plan_rois(const A* __restrict__ rois, int64_t n_rois, RoiAlignShape shape, RoiAlignOptions<A> options,
-                          RoiPlan<A>* __restrict__ plans) {
+template <typename A, int kLevels>
+__global__ void plan_rois(const A* __restrict__ rois, int64_t n_rois, RoiLevels<A, kLevels> levels, RoiAlignShape shape,
+                          RoiAlignOptions options, RoiPlan<A>* __restrict__ plans) {
   const int64_t k = block_index() * blockDim.x + threadIdx.x;
   if (k >= n_rois) return;
-  const Roi<A> roi = load_roi(rois, k, shape, options);
-  plans[k] = {roi, roi_range(roi.y, shape.pooled_height, shape.height),
-              roi_range(roi.x, shape.pooled_width, shape.width)};
+  const Roi<A> roi = load_roi(rois, k, levels, shape, options);
+  plans[k] = {roi, roi_range(roi.y, shape.pooled_height, levels.at[roi.level].height),
+              roi_range(roi.x, shape.pooled_width, levels.at[roi.level].width)};
 }
 
 constexpr int kTileRows = 8;  // A warp each.
@@ -37,60 +36,55 @@ struct TileTable {
   unsigned bins[kTileRois][kTileRows + kColumns];
 };
 
-template <int kColumns>
-struct Tile {
-  int64_t image;
-  int y, x;
-  int64_t channel;
-
-  // Blocks run over channels fastest, then tiles of an image.
-  __device__ Tile(const RoiAlignShape& shape, int block_channels) {
-    const int64_t blocks = (shape.channels + block_channels - 1) / block_channels;
-    const int tiles_y = (shape.height + kTileRows - 1) / kTileRows, tiles_x = (shape.width + kColumns - 1) / kColumns;
-    int64_t index = block_index();
-    channel = index % blocks * block_channels;
-    index /= blocks;
-    x = int(index % tiles_x) * kColumns;
-    index /= tiles_x;
-    y = int(index % tiles_y) * kTileRows;
-    image = index / tiles_y;
-  }
+// A tile of one of the maps.
+template <typename A, int kColumns>
+struct Tile : PixelTile<kTileRows, kColumns> {
+  int level;
+  RoiLevel<A> map;
 };
 
+template <int kColumns, typename A, int kLevels>
+__host__ __device__ __forceinline__ int64_t tiles_of(const RoiLevels<A, kLevels>& levels, int level,
+                                                     const RoiAlignShape& shape, int block_channels) {
+  return PixelTile<kTileRows, kColumns>::count(shape.images, shape.channels, levels.at[level].height,
+                                               levels.at[level].width, block_channels);
+}
+
 // Blocks to launch, of kTileThreads threads.
-inline int64_t roi_align_backward_blocks(const RoiAlignShape& shape, int columns, int block_channels) {
-  const int64_t tiles_y = (shape.height + kTileRows - 1) / kTileRows, tiles_x = (shape.width + columns - 1) / columns;
-  return shape.images * tiles_y * tiles_x * ((shape.channels + block_channels - 1) / block_channels);
+template <int kColumns, typename A, int kLevels>
+int64_t roi_align_backward_blocks(const RoiLevels<A, kLevels>& levels, const RoiAlignShape& shape, int block_channels) {
+  int64_t blocks = 0;
+  for (int level = 0; level < levels.count; ++level) blocks += tiles_of<kColumns>(levels, level, shape, block_channels);
+  return blocks;
+}
+
+// That of this block: blocks run over the maps one by one.
+template <int kColumns, typename A, int kLevels>
+__device__ __forceinline__ Tile<A, kColumns> tile_of_block(const RoiLevels<A, kLevels>& levels,
+                                                           const RoiAlignShape& shape, int block_channels) {
+  int64_t index = block_index();
+  int level = 0;
+  if constexpr (kLevels > 1)
+    for (int64_t tiles; index >= (tiles = tiles_of<kColumns>(levels, level, shape, block_channels)); ++level)
+      index -= tiles;
+  const RoiLevel<A> map = levels.at[level];
+  return {{index, shape.channels, map.height, map.width, block_channels}, level, map};
 }
 
 // Calls add(k, r, ph0, pw0) for every RoI k that may reach the tile and every kTileBins x kTileBins of its bins, from
 // (ph0, pw0) on, tabulated in entry r; all threads of the block together.
 template <int kColumns, typename A, typename Add>
-__device__ __forceinline__ void for_each_roi(const Tile<kColumns>& tile, const RoiPlan<A>* __restrict__ plans,
+__device__ __forceinline__ void for_each_roi(const Tile<A, kColumns>& tile, const RoiPlan<A>* __restrict__ plans,
                                              int64_t n_rois, const RoiAlignShape& shape, TileTable<A, kColumns>& table,
                                              Add add) {
   constexpr int kLines = kTileRows + kColumns;
-  __shared__ int64_t reaching[kTileThreads];
-  __shared__ int counts[kTileRows];
-  const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
-  for (int64_t base = 0; base < n_rois; base += kTileThreads) {
-    const int64_t k = base + threadIdx.x;
-    bool hit = false;
-    if (k < n_rois) {
-      const RoiPlan<A>& plan = plans[k];
-      hit = plan.roi.image == tile.image && plan.y.begin < tile.y + kTileRows && tile.y < plan.y.end &&
-            plan.x.begin < tile.x + kColumns && tile.x < plan.x.end;
-    }
-    const unsigned hits = __ballot_sync(kAllLanes, hit);
-    if (lane == 0) counts[warp] = __popc(hits);
-    __syncthreads();
-    int before = 0, total = 0;
-    for (int w = 0; w < kTileRows; ++w) {
-      before += w < warp ? counts[w] : 0;
-      total += counts[w];
-    }
-    if (hit) reaching[before + __popc(hits & ((1u << lane) - 1))] = k;
-    __syncthreads();
+  const auto reaches = [&](int64_t k) {
+    const RoiPlan<A>& plan = plans[k];
+    return plan.roi.image == tile.image && plan.roi.level == tile.level && plan.y.begin < tile.y + kTileRows &&
+           tile.y < plan.y.end && plan.x.begin < tile.x + kColumns && tile.x < plan.x.end;
+  };
+  for_each_reaching<kTileThreads>(n_rois, reaches, [&](const int64_t* reaching, int total) {
+    const int lane = threadIdx.x % kWarp;
     for (int first = 0; first < total; first += kTileRois) {
       const int n = min(kTileRois, total - first);
       for (int ph0 = 0; ph0 < shape.pooled_height; ph0 += kTileBins) {
@@ -105,7 +99,7 @@ __device__ __forceinline__ void for_each_roi(const Tile<kColumns>& tile, const R
               const Roi<A>& roi = plans[reaching[first + r]].roi;
               const bool row = line < kTileRows;
               const int pixel = row ? tile.y + line : tile.x + line - kTileRows;
-              const int size = row ? shape.height : shape.width;
+              const int size = row ? tile.map.height : tile.map.width;
               const int at_bin = bin + (row ? ph0 : pw0), bins = row ? shape.pooled_height : shape.pooled_width;
               if (pixel < size && at_bin < bins)
                 weight = roi_pixel_weight(row ? roi.y : roi.x, at_bin, pixel, size) * (row ? roi.scale : A(1));
@@ -120,20 +114,21 @@ __device__ __forceinline__ void for_each_roi(const Tile<kColumns>& tile, const R
         }
       }
     }
-  }
+  });
 }
 
 constexpr int kTileColumnsLast = 8;
 
 // Channels last: a warp is a row of the tile, lanes are channels.
-template <typename T, int kVector>
+template <typename T, int kVector, int kLevels>
 __global__ void __launch_bounds__(kTileThreads, 2)
     roi_align_backward_channels_last(const T* __restrict__ grad, const RoiPlan<acc_t<T>>* __restrict__ plans,
-                                     int64_t n_rois, RoiAlignShape shape, T* __restrict__ grad_input) {
+                                     int64_t n_rois, RoiLevels<acc_t<T>, kLevels> levels, RoiAlignShape shape,
+                                     const __grid_constant__ RoiMaps<T, kLevels> grad_maps) {
   using A = acc_t<T>;
   constexpr int kColumns = kTileColumnsLast;
   __shared__ TileTable<A, kColumns> table;
-  const Tile<kColumns> tile(shape, kWarp * kVector);
+  const Tile<A, kColumns> tile = tile_of_block<kColumns>(levels, shape, kWarp * kVector);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int64_t c = tile.channel + lane * kVector;
   A sums[kColumns][kVector] = {};
@@ -159,22 +154,24 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     }
   });
   const int y = tile.y + warp;
-  if (c >= shape.channels || y >= shape.height) return;
-  T* to = grad_input + ((tile.image * shape.height + y) * shape.width + tile.x) * shape.channels + c;
+  if (c >= shape.channels || y >= tile.map.height) return;
+  T* to =
+      grad_maps.at[tile.level] + ((tile.image * tile.map.height + y) * tile.map.width + tile.x) * shape.channels + c;
 #pragma unroll
   for (int x = 0; x < kColumns; ++x)
-    if (tile.x + x < shape.width) store<kVector>(to + x * shape.channels, sums[x]);
+    if (tile.x + x < tile.map.width) store<kVector>(to + x * shape.channels, sums[x]);
 }
 
 // Contiguous planes: a thread is a pixel of the tile, for a block of channels.
-template <typename T>
+template <typename T, int kLevels>
 __global__ void __launch_bounds__(kTileThreads, 2)
     roi_align_backward_planes(const T* __restrict__ grad, const RoiPlan<acc_t<T>>* __restrict__ plans, int64_t n_rois,
-                              RoiAlignShape shape, T* __restrict__ grad_input) {
+                              RoiLevels<acc_t<T>, kLevels> levels, RoiAlignShape shape,
+                              const __grid_constant__ RoiMaps<T, kLevels> grad_maps) {
   using A = acc_t<T>;
-  constexpr int kPlanes = kRoiAlignPlanes<A>;
+  constexpr int kPlanes = kRoiPlanes<A>;
   __shared__ TileTable<A, kWarp> table;
-  const Tile<kWarp> tile(shape, kPlanes);
+  const Tile<A, kWarp> tile = tile_of_block<kWarp>(levels, shape, kPlanes);
   const int warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
   const int n_planes = int(min(int64_t(kPlanes), shape.channels - tile.channel));
   const int bins = shape.pooled_height * shape.pooled_width;
@@ -195,9 +192,10 @@ __global__ void __launch_bounds__(kTileThreads, 2)
     }
   });
   const int y = tile.y + warp, x = tile.x + lane;
-  if (y >= shape.height || x >= shape.width) return;
-  const int64_t pixels = int64_t(shape.height) * shape.width;
-  T* to = grad_input + (tile.image * shape.channels + tile.channel) * pixels + int64_t(y) * shape.width + x;
+  if (y >= tile.map.height || x >= tile.map.width) return;
+  const int64_t pixels = int64_t(tile.map.height) * tile.map.width;
+  T* to = grad_maps.at[tile.level] + (tile.image * shape.channels + tile.channel) * pixels +
+          int64_t(y) * tile.map.width + x;
 #pragma unroll
   for (int p = 0; p < kPlanes; ++p, to += pixels)
     if (p < n_planes) narrow(sums[p], *to);

@@ -1,28 +1,17 @@
-#include <cmath>
-
 #include "../common/rois.h"
+#include "roi_pool_geometry.h"
 #include "roi_pool_kernel.h"
 
 namespace fastcnn {
 namespace {
 
-// Boxes come from a network and may be huge: pixels this far outside any map stand for all beyond.
-constexpr double kFar = 1 << 26;
-
-// The pixels of every bin of one axis (Fast R-CNN, Girshick 2015, section 2.1, quantised as torchvision does it).
 template <typename A>
 void bin_bounds(A low, A high, A scale, int32_t bins, int64_t size, int32_t* bounds) {
-  // Rounds half away from zero.
-  const double first = std::round(double(low * scale)), last = std::round(double(high * scale));
-  if (std::isnan(first) || std::isnan(last)) {
-    std::fill(bounds, bounds + 2 * bins, 0);
-    return;
-  }
-  const auto start = int64_t(std::clamp(first, -kFar, kFar)), end = int64_t(std::clamp(last, -kFar, kFar));
-  const A step = A(std::max<int64_t>(end - start + 1, 1)) / A(bins);
+  const PoolAxis<A> axis = pool_axis(low, high, scale, bins);
   for (int32_t b = 0; b < bins; ++b) {
-    bounds[2 * b] = int32_t(std::clamp<int64_t>(start + int64_t(std::floor(A(b) * step)), 0, size));
-    bounds[2 * b + 1] = int32_t(std::clamp<int64_t>(start + int64_t(std::ceil(A(b + 1) * step)), 0, size));
+    const PoolBin pixels = pool_bin(axis, b, int(size));
+    bounds[2 * b] = pixels.begin;
+    bounds[2 * b + 1] = pixels.end;
   }
 }
 

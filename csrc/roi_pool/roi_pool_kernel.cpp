@@ -1,15 +1,10 @@
 #include "roi_pool_kernel.h"
 
-#include <cfloat>
-
 #include "../common/planes.h"
 
 namespace fastcnn {
 namespace FASTCNN_ISA {
 namespace {
-
-// What a bin of pixels has if none is larger, as in torchvision, for float64 too; NaN is larger than nothing.
-constexpr float kLowest = -FLT_MAX;
 
 // out[0, n) = the largest of rows[i][0, n) over i in [0, count), rows lying `stride` elements apart. n is mostly Block.
 template <int Block, typename T>
@@ -19,7 +14,7 @@ inline void largest_of_rows(const T* rows, int64_t stride, int32_t count, int64_
   using V = Vec<A, lanes>;
   if (n == Block) {
     V largest[Block / lanes];
-    for (V& m : largest) m = V{} + A(kLowest);
+    for (V& m : largest) m = V{} + A(kLowestPooled);
     for (int32_t r = 0; r < count; ++r, rows += stride)
       for (int i = 0; i < Block / lanes; ++i) {
         const V v = load<lanes>(rows + i * lanes);
@@ -29,7 +24,7 @@ inline void largest_of_rows(const T* rows, int64_t stride, int32_t count, int64_
     return;
   }
   for (int64_t at = 0; at < n; at += lanes) {
-    V largest = V{} + A(kLowest);
+    V largest = V{} + A(kLowestPooled);
     for (int32_t r = 0; r < count; ++r) {
       const V v = load_some<lanes>(rows + r * stride + at, n - at);
       largest = v > largest ? v : largest;
@@ -69,7 +64,7 @@ struct Largest {
 
   Largest() {
     for (int i = 0; i < V; ++i) {
-      value[i] = Vec<A, kLanes<A>>{} + A(kLowest);
+      value[i] = Vec<A, kLanes<A>>{} + A(kLowestPooled);
       pixel[i] = Pixels{} - 1;
     }
   }

@@ -28,12 +28,12 @@ def multi_scale_roi_align(
 
     The map is that of level ``floor(canonical_level + log2(sqrt(area) / canonical_scale) + 1e-6)`` (equation 1 of the
     paper), held between the levels of the first and the last scale, the level of a scale being ``-log2(scale)``. With
-    one map all boxes are pooled from it. One op: no shape depends on which box goes where.
+    one map all boxes are pooled from it. One op: no shape depends on which box goes where, and a GPU is not waited for.
 
     Args:
-        features: ``[N, C, Hi, Wi]`` maps from the finest to the coarsest; float64, float32, bfloat16 or float16, those
-            of another dtype than the first's are cast to it. If the first is channels_last, so are the result and all
-            gradients.
+        features: ``[N, C, Hi, Wi]`` maps from the finest to the coarsest, at most 16 on a GPU; float64, float32,
+            bfloat16 or float16, those of another dtype than the first's are cast to it. If the first is channels_last,
+            so are the result and all gradients.
         boxes: ``[K, 5]`` rows ``(batch index, x1, y1, x2, y2)``, or one ``[L, 4]`` tensor for each image; any
             floating-point dtype. Coordinates are taken in float32 (float64 for float64 features).
         output_size: bins ``(height, width)``, or one number for both.
@@ -49,7 +49,8 @@ def multi_scale_roi_align(
 
     Raises:
         ValueError: no maps, other than one scale for each, maps that differ in more than height and width, a wrong rank
-            or width, an empty map, a batch index outside the batch, or two devices.
+            or width, an empty map, a batch index outside the batch (CPU; on a GPU, where looking would mean waiting,
+            such a box gives zeros), or two devices.
         TypeError: a tensor that is not floating-point, or an argument of the wrong type.
 
     Differentiable in all `features`, twice; boxes get no gradient. Every gradient is summed in a fixed order:
@@ -137,6 +138,7 @@ _op = _library.define(
     "SymInt pooled_width, int sampling_ratio, bool aligned) -> Tensor",
     reference=_reference,
     fake=_fake,
+    cuda=True,
     flops=lambda features, rois, levels, scales, height, width, ratio, aligned, *, out_shape=None, **_: (
         8 * rois[0] * features[0][1] * height * width * max(ratio, 1) ** 2
     ),
@@ -146,6 +148,7 @@ _backward_op = _library.define(
     "bool aligned, SymInt[] sizes, bool channels_last) -> Tensor[]",
     reference=_reference_backward,
     fake=_fake_backward,
+    cuda=True,
 )
 
 

@@ -40,7 +40,8 @@ def roi_pool(
         ``[K, C, height, width]`` of the dtype of `input`.
 
     Raises:
-        ValueError: a wrong rank or width, a batch index outside the batch, or two devices.
+        ValueError: a wrong rank or width, a batch index outside the batch (CPU; on a GPU, where looking would mean
+            waiting, such a box gives zeros), or two devices.
         TypeError: a tensor that is not floating-point, or an argument of the wrong type.
 
     Differentiable in `input`: the first maximum of a bin, in the order of rows, gets its gradient; it is found again
@@ -150,12 +151,14 @@ _op = _library.define(
     "roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width) -> Tensor",
     reference=_reference,
     fake=_fake,
+    cuda=True,
     flops=lambda *_, **__: 0,
 )
 _backward_op = _library.define(
     "roi_pool_backward(Tensor grad, Tensor input, Tensor rois, float spatial_scale) -> Tensor",
     reference=_reference_backward,
     fake=_fake_backward,
+    cuda=True,
 )
 
 

@@ -31,9 +31,22 @@ def roi_case(dtype, layout, channels=64, count=200, images=2, size=(50, 68), see
     return x.contiguous(memory_format=layout), rois
 
 
-def forward_backward(x, rois, args):
+def on_pyramid(x, rois):
+    maps = [x, x[..., ::2, ::2]]
+    return ops.multi_scale_roi_align(maps, rois, 7, [0.25, 0.125], 2, canonical_scale=64, canonical_level=3)
+
+
+ROI_OPS = {
+    "roi_align": lambda x, rois: ops.roi_align(x, rois, 7, 0.25, 2, True),
+    "roi_pool": lambda x, rois: ops.roi_pool(x, rois, 7, 0.25),
+    "multi_scale_roi_align": on_pyramid,
+}
+every_roi_op = pytest.mark.parametrize("op", ROI_OPS.values(), ids=ROI_OPS)
+
+
+def forward_backward(x, rois, op):
     x = x.detach().requires_grad_()
-    out = ops.roi_align(x, rois, 7, *args)
+    out = op(x, rois)
     weights = (torch.arange(out.numel()) % 7 - 3).view(out.shape).to(out)  # Exact in every dtype.
     (back,) = torch.autograd.grad(out, x, weights)
     return out.detach(), back
@@ -90,8 +103,10 @@ def test_depthwise_conv2d_matches_the_cpu(case, dtype, layout):
 def test_roi_align_matches_the_cpu(dtype, layout, args, channels):
     x, rois = roi_case(dtype, layout, channels)
     wide = torch.promote_types(dtype, torch.float32)
-    expected = forward_backward(x.to(wide), rois, args)
-    actual = forward_backward(x.cuda(), rois.cuda(), args)
+    expected, actual = (
+        forward_backward(x, rois, lambda x, rois: ops.roi_align(x, rois, 7, *args))
+        for x, rois in ((x.to(wide), rois), (x.cuda(), rois.cuda()))
+    )
     for what, got, exact in zip(("forward", "backward"), actual, expected, strict=True):
         assert got.dtype == dtype and got.is_contiguous(memory_format=layout)
         assert_close_to(got.cpu(), exact.double(), reduction=400, what=what)
@@ -105,40 +120,43 @@ def test_roi_align_matches_torchvision(torchvision_ops, dtype, args):
     assert_close_to(ops.roi_align(x, rois, 7, *args), torchvision_ops.roi_align(x, rois, 7, *args).double())
 
 
+@every_roi_op
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_roi_align_is_deterministic(layout):
+def test_rois_are_deterministic(layout, op):
     x, rois = roi_case(torch.float32, layout, count=1000)
     x, rois = x.cuda(), rois.cuda()
-    first = forward_backward(x, rois, (0.25, 2, True))
+    first = forward_backward(x, rois, op)
     for _ in range(20):
-        for got, expected in zip(forward_backward(x, rois, (0.25, 2, True)), first, strict=True):
+        for got, expected in zip(forward_backward(x, rois, op), first, strict=True):
             assert torch.equal(got, expected)
 
 
+@every_roi_op
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_roi_align_never_waits_for_the_device(layout):
+def test_rois_never_wait_for_the_device(layout, op):
     x, rois = roi_case(torch.float32, layout)
     x, rois = x.cuda().requires_grad_(), rois.cuda()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        ops.roi_align(x, rois, 7, 0.25, 2).sum().backward()
+        op(x, rois).sum().backward()
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
 
+@every_roi_op
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_roi_align_in_a_cuda_graph(layout):
+def test_rois_in_a_cuda_graph(layout, op):
     x, rois = roi_case(torch.float32, layout)
     x, rois = x.cuda(), rois.cuda()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        forward_backward(x, rois, (0.25, 2, True))
+        forward_backward(x, rois, op)
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     leaf = x.detach().requires_grad_()
     grad = torch.ones(len(rois), x.size(1), 7, 7, device="cuda")
     with torch.cuda.graph(graph):
-        out = ops.roi_align(leaf, rois, 7, 0.25, 2, True)
+        out = op(leaf, rois)
         (back,) = torch.autograd.grad(out, leaf, grad)
     for seed in (1, 2):
         other, boxes = roi_case(torch.float32, layout, seed=seed)
@@ -146,19 +164,48 @@ def test_roi_align_in_a_cuda_graph(layout):
         rois.copy_(boxes)
         graph.replay()
         again = x.detach().clone().requires_grad_()
-        expected = ops.roi_align(again, rois, 7, 0.25, 2, True)
+        expected = op(again, rois)
         (expected_back,) = torch.autograd.grad(expected, again, grad)
         assert torch.equal(out, expected) and torch.equal(back, expected_back)
 
 
+@every_roi_op
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_boxes_that_cannot_be_used_give_zeros(layout):
+def test_boxes_that_cannot_be_used_give_zeros(layout, op):
     nan = float("nan")
     x, _ = roi_case(torch.float32, layout)
     rows = [[2, 0, 0, 99, 99], [-1, 0, 0, 99, 99], [nan, 0, 0, 9, 9], [1e30, 0, 0, 9, 9], [0, nan, nan, nan, nan]]
-    out, back = forward_backward(x.cuda(), torch.tensor(rows, device="cuda"), (0.25, 2, True))
+    out, back = forward_backward(x.cuda(), torch.tensor(rows, device="cuda"), op)
     assert not out.any() and not back.any()
     torch.cuda.synchronize()
+
+
+def test_raw_calls_over_rois_are_checked():
+    raw, x = torch.ops.fastcnn, torch.ones(1, 4, 8, 8, device="cuda")
+    rois, grad = torch.zeros(3, 5, device="cuda"), torch.ones(3, 4, 2, 2, device="cuda")
+    levels = torch.zeros(3, dtype=torch.int64, device="cuda")
+    for args in ((x[0], rois), (x, rois[:, :4]), (x, rois.cpu())):
+        for call in (
+            lambda x, rois: raw.roi_align(x, rois, 1.0, 2, 2, 2, True),
+            lambda x, rois: raw.roi_pool(x, rois, 1.0, 2, 2),
+            lambda x, rois: raw.roi_pool_backward(grad, x, rois, 1.0),
+            lambda x, rois: raw.multi_scale_roi_align([x], rois, levels, [1.0], 2, 2, 2, True),
+        ):
+            with pytest.raises(RuntimeError, match="expected"):
+                call(*args)
+    for bad in (levels[:2], levels.int(), levels.cpu()):
+        with pytest.raises(RuntimeError, match="int64 levels"):
+            raw.multi_scale_roi_align([x], rois, bad, [1.0], 2, 2, 2, True)
+        with pytest.raises(RuntimeError, match="int64 levels"):
+            raw.multi_scale_roi_align_backward(grad, rois, bad, [1.0], 2, True, [1, 4, 8, 8], False)
+    for call in (
+        lambda: raw.roi_align_backward(grad[:2], rois, 1.0, 2, True, [1, 4, 8, 8], False),
+        lambda: raw.roi_align_backward(grad, rois, 1.0, 2, True, [1, 4, 8], False),
+        lambda: raw.roi_pool_backward(grad[:, :2], x, rois, 1.0),
+        lambda: raw.roi_pool(x, rois, 1.0, 0, 2),
+    ):
+        with pytest.raises(RuntimeError, match="expected"):
+            call()
 
 
 def test_empty():
@@ -188,8 +235,8 @@ def test_more_elements_than_an_int_counts():
         x = torch.zeros(images, 256, 512, 512, device="cuda", dtype=torch.float16).contiguous(memory_format=layout)
         x[-1] = 3
         rois = torch.tensor([[images - 1, 10.0, 10, 500, 500], [0, 10.0, 10, 500, 500]], device="cuda")
-        out = ops.roi_align(x, rois, 7, 1.0, 2)
-        assert (out[0] == 3).all() and (out[1] == 0).all()
+        for out in (ops.roi_align(x, rois, 7, 1.0, 2), ops.roi_pool(x, rois, 7)):
+            assert (out[0] == 3).all() and (out[1] == 0).all()
         del x, out
         x = torch.ones(1, 1024, 8, 8, device="cuda", dtype=torch.float16).contiguous(memory_format=layout)
         rois = torch.tensor([[0, 1.0, 1, 6, 6]], device="cuda").repeat(43000, 1)

@@ -5,13 +5,18 @@ import ctypes
 import numpy as np
 import pytest
 import torch
+from emulation import DTYPES, compiled, pointer
 from nms_cases import brute_force, random_case
 
 from fastcnn import ops, reference_mode
 from fastcnn.testing.spec import random_boxes
 
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 GUARD = 64
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    return compiled("emulated_nms.cpp", tmp_path_factory.mktemp("emulator"))
 
 
 class NmsArguments(ctypes.Structure):
@@ -23,10 +28,6 @@ class NmsArguments(ctypes.Structure):
         ("score_threshold", ctypes.c_double),
         ("limit", ctypes.c_int64),
     ]
-
-
-def pointer(x):
-    return ctypes.c_void_p(None if x is None else x.data_ptr())
 
 
 def padded(kernels, boxes, scores, classes, threshold, limit, score_threshold=None):
