@@ -4,12 +4,17 @@ import ctypes
 
 import pytest
 import torch
+from emulation import DTYPES, compiled
 
 from fastcnn import ops, reference_mode
 from fastcnn.testing.spec import random_rois
 
-DTYPES = {torch.float32: 0, torch.float64: 1, torch.float16: 2, torch.bfloat16: 3}
 TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-12, torch.float16: 2e-3, torch.bfloat16: 1e-2}
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    return compiled("emulated_kernels.cpp", tmp_path_factory.mktemp("emulator"))
 
 
 class RoiAlignArguments(ctypes.Structure):
