@@ -23,8 +23,8 @@ def compiled(source: str, directory: Path) -> ctypes.CDLL:
     return ctypes.CDLL(str(library))
 
 
-def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
-    return ctypes.c_void_p(None if tensor is None else tensor.data_ptr())
+def pointer(tensor: torch.Tensor) -> ctypes.c_void_p:
+    return ctypes.c_void_p(tensor.data_ptr())
 
 
 class Guarded:

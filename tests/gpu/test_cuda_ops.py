@@ -7,7 +7,7 @@ import fastcnn
 from fastcnn import ops
 from fastcnn.ops import _library
 from fastcnn.testing.compare import assert_close_to
-from fastcnn.testing.spec import random_rois
+from fastcnn.testing.spec import random_boxes, random_rois
 from fastcnn.testing.specs import SPECS
 
 pytestmark = [
@@ -215,8 +215,94 @@ def test_empty():
     assert out.shape == (0, 3, 7, 7) and not x.grad.any()
     no_channels = torch.ones(2, 0, 8, 8, device="cuda")
     assert ops.roi_align(no_channels, torch.zeros(4, 5, device="cuda"), 2).shape == (4, 0, 2, 2)
+    assert ops.nms(torch.zeros(0, 4, device="cuda"), torch.zeros(0, device="cuda"), 0.5).tolist() == []
     with _library.kernel_mode():
         assert ops.hardswish(torch.zeros(0, 3, device="cuda")).shape == (0, 3)
+
+
+def nms_boxes(family, count, g):
+    if family == "clustered":
+        boxes = random_boxes(50, g)[torch.randint(50, (count,), generator=g)]
+        return boxes + torch.randn(count, 4, generator=g) * 3
+    if family == "chain":
+        x = torch.arange(count, dtype=torch.float32)[:, None] * 3
+        return torch.cat([x, torch.zeros_like(x), x + 10, torch.full_like(x, 10)], 1)
+    if family == "same":
+        return random_boxes(1, g).repeat(count, 1)
+    return random_boxes(count, g, image=100.0 if family == "dense" else 5000.0)
+
+
+@pytest.mark.parametrize("threshold", [0.4375, 0.0, -0.5])
+@pytest.mark.parametrize("count", [1, 256, 257, 5000])
+@pytest.mark.parametrize("family", ["uniform", "dense", "clustered", "chain", "same"])
+def test_nms_matches_the_cpu_and_itself(family, count, threshold):
+    g = torch.Generator().manual_seed(count)
+    boxes, scores = nms_boxes(family, count, g), torch.rand(count, generator=g).mul(500).round()
+    boxes[::97] = float("nan")
+    # With such coordinates in float64, fused multiply-adds round nothing away, so both devices see the same IoUs.
+    boxes = boxes.mul(4).round().div(4)
+    expected = ops.nms(boxes.double(), scores, threshold)
+    for _ in range(3):
+        assert torch.equal(ops.nms(boxes.cuda().double(), scores.cuda(), threshold).cpu(), expected)
+
+
+@pytest.mark.parametrize("count", [1000, 20000, 100000])
+@pytest.mark.parametrize("family", ["uniform", "dense", "clustered"])
+def test_nms_matches_torchvision_to_the_bit(torchvision_ops, family, count):
+    g = torch.Generator().manual_seed(count)
+    boxes, scores = nms_boxes(family, count, g).cuda(), torch.rand(count, generator=g).cuda()
+    for threshold in (0.3, 0.5, 0.7):
+        assert torch.equal(ops.nms(boxes, scores, threshold), torchvision_ops.nms(boxes, scores, threshold))
+
+
+@pytest.mark.parametrize("classes", [1, 80, 5000])
+@pytest.mark.parametrize("images, count", [(1, 256), (3, 5000), (1, 60000)])
+@pytest.mark.parametrize("family", ["uniform", "dense", "clustered"])
+def test_batched_nms_matches_the_cpu(family, images, count, classes):
+    g = torch.Generator().manual_seed(count + classes)
+    # As above: coordinates with which both devices see the same IoUs.
+    boxes = nms_boxes(family, images * count, g).mul(4).round().div(4).double().view(images, count, 4)
+    scores = torch.rand(images, count, generator=g).mul(500).round().div(500)
+    scores[:, ::101] = float("nan")
+    idxs = torch.randint(classes, (images, count), generator=g) * 2**53
+    args = [t.cuda() for t in (boxes, scores, idxs)]
+    for size, score_threshold in ((300, None), (count, 0.25)):
+        expected = ops.batched_nms_padded(boxes, scores, idxs, 0.4375, size, score_threshold)
+        actual = ops.batched_nms_padded(*args, 0.4375, size, score_threshold)
+        assert all(torch.equal(a.cpu(), e) for a, e in zip(actual, expected, strict=True))
+    one = ops.batched_nms(*(t[0] for t in args), 0.4375)
+    assert torch.equal(one.cpu(), ops.batched_nms(boxes[0], scores[0], idxs[0], 0.4375))
+
+
+@pytest.mark.parametrize(
+    "boxes, scores, idxs, device",
+    [
+        ((3, 5), 3, 3, "cuda"),
+        ((3, 4), 2, 3, "cuda"),
+        ((3, 4), 3, 4, "cuda"),
+        ((12,), 3, 3, "cuda"),
+        ((3, 4), 3, 3, "cpu"),
+    ],
+)
+def test_suppression_checks_what_it_is_called_with(boxes, scores, idxs, device):
+    b, s, i = torch.zeros(boxes).cuda(), torch.zeros(scores, device=device), torch.zeros(idxs).long().cuda()
+    with pytest.raises(RuntimeError):
+        torch.ops.fastcnn.batched_nms(b, s, i, 0.5)
+    with pytest.raises(RuntimeError):
+        torch.ops.fastcnn.batched_nms_padded(b[None], s[None], i[None], 0.5, 2, None)
+    if idxs == 3:
+        with pytest.raises(RuntimeError):
+            torch.ops.fastcnn.nms(b, s, 0.5)
+
+
+def test_nms_is_deterministic_under_load():
+    g = torch.Generator().manual_seed(0)
+    boxes, scores = nms_boxes("dense", 200_000, g).cuda(), torch.rand(200_000, generator=g).cuda()
+    first = ops.nms(boxes, scores, 0.5)
+    streams = [torch.cuda.Stream() for _ in range(2)]
+    for i in range(20):
+        with torch.cuda.stream(streams[i % 2]):
+            assert torch.equal(ops.nms(boxes, scores, 0.5), first)
 
 
 def test_more_elements_than_an_int_counts():

@@ -5,13 +5,11 @@ import ctypes
 import numpy as np
 import pytest
 import torch
-from emulation import DTYPES, compiled, pointer
+from emulation import DTYPES, Guarded, compiled, pointer
 from nms_cases import brute_force, random_case
 
 from fastcnn import ops, reference_mode
 from fastcnn.testing.spec import random_boxes
-
-GUARD = 64
 
 
 @pytest.fixture(scope="module")
@@ -33,18 +31,16 @@ class NmsArguments(ctypes.Structure):
 def padded(kernels, boxes, scores, classes, threshold, limit, score_threshold=None):
     """What `batched_nms_padded` gives for a batch of images; without classes, as if all boxes were of one."""
     images, count = scores.shape
-    boxes, scores = boxes.contiguous(), scores.contiguous()
-    classes = None if classes is None else classes.contiguous()
-    indices, counts = torch.full((images * limit + GUARD,), -7), torch.full((images + GUARD,), -7)
+    given = [None if t is None else t.contiguous() for t in (boxes, scores, classes)]
+    indices, counts = Guarded((images, limit), torch.int64), Guarded((images,), torch.int64)
     arguments = NmsArguments(images, count, score_threshold is not None, threshold, score_threshold or 0.0, limit)
     kernels.emulated_nms(
         DTYPES[boxes.dtype],
         DTYPES[scores.dtype],
-        *map(pointer, (boxes, scores, classes, indices, counts)),
+        *(None if t is None else pointer(t) for t in (*given, indices.tensor, counts.tensor)),
         ctypes.byref(arguments),
     )
-    assert (indices[-GUARD:] == -7).all() and (counts[-GUARD:] == -7).all(), "written outside the result"
-    return indices[:-GUARD].view(images, limit), counts[:images]
+    return indices.checked(), counts.checked()
 
 
 def nms(kernels, boxes, scores, threshold, classes=None):
