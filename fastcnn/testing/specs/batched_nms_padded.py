@@ -36,7 +36,7 @@ def _with_torchvision(boxes, scores, idxs, iou_threshold, size, score_threshold=
     (suppress,) = torchvision_peer("batched_nms").values()
     above = (scores > (-torch.inf if score_threshold is None else score_threshold)).nonzero()[:, 0]
     keep = above[suppress(boxes[above], scores[above], idxs[above], iou_threshold)[:size]]
-    return torch.nn.functional.pad(keep, (0, size - len(keep)), value=-1), torch.tensor(len(keep))
+    return torch.nn.functional.pad(keep, (0, size - len(keep)), value=-1), keep.new_tensor(len(keep))
 
 
 def _overload(boxes, scores, idxs, iou_threshold, size, score_threshold=None):
