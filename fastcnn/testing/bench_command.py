@@ -43,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     select.add_argument("--halves", action="store_true", help="ops in 16-bit dtypes, against themselves in float32")
     select.add_argument("--op", nargs="+", metavar="NAME", help="ops")
     select.add_argument("--model", nargs="+", metavar="NAME", help="networks")
-    select.add_argument("--layer", nargs="+", metavar="TEXT", help="layers whose name contains this")
+    select.add_argument("--layer", nargs="+", metavar="TEXT", help="layers in whose 'op, layer' this is")
     select.add_argument("--dtype", nargs="+", choices=DTYPES, help="default: float32, or with --halves both others")
     select.add_argument("--layout", nargs="+", choices=LAYOUTS, help="of an op's input; default: both")
     select.add_argument("--direction", nargs="+", choices=(FORWARD, BACKWARD), help="default: both")
@@ -130,8 +130,8 @@ def bench(options: argparse.Namespace) -> int:
         "left_out": [b.group for b in benches[len(results) :]],
     }
     reports.print_report(report)
-    if options.json and not interrupted:
-        options.json.write_text(reports.to_json(report))
+    if options.json and (not interrupted or (results and not options.json.stat().st_size)):
+        options.json.write_text(reports.to_json(report))  # What was interrupted replaces no earlier report.
     elif options.json and options.json.stat().st_size == 0:
         options.json.unlink()
     if interrupted:
@@ -161,7 +161,7 @@ def select(options: argparse.Namespace) -> list[Bench]:
         b
         for b in everything
         if (not subjects or b.subject in subjects)
-        and (not options.layer or any(text in b.layer for text in options.layer))
+        and (not options.layer or any(text in f"{b.subject}, {b.layer}" for text in options.layer))
         and b.dtype in (options.dtype or (HALVES if options.halves else ("float32",)))
         and (not options.layout or b.layout in ("", *options.layout))
         and (not options.direction or b.direction in options.direction)

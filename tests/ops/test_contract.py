@@ -6,6 +6,7 @@ Tests that take a device run on a CPU here, and on a GPU from tests/gpu/test_cud
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
@@ -16,8 +17,24 @@ from fastcnn.testing.spec import Case, OpSpec, in_format, outputs
 from fastcnn.testing.specs import SPECS
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-CASES = [pytest.param(spec, case, id=f"{spec.name}-{case.name}") for spec in SPECS.values() for case in spec.cases]
-FIRST = [pytest.param(spec, spec.cases[0], id=spec.name) for spec in SPECS.values()]
+
+
+def rows(cases: Callable[[OpSpec], Iterable[Case]], named: bool = True):
+    """Parameters for `spec, case`. Tests of a case go to one process, which alone compiles what only they need."""
+    return [
+        pytest.param(
+            spec,
+            case,
+            id=f"{spec.name}-{case.name}" if named else spec.name,
+            marks=pytest.mark.xdist_group(f"{spec.name}-{case.name}"),
+        )
+        for spec in SPECS.values()
+        for case in cases(spec)
+    ]
+
+
+CASES = rows(lambda spec: spec.cases)
+FIRST = rows(lambda spec: spec.cases[:1], named=False)
 DIFFERENTIABLE = [p for p in CASES if p.values[0].gradients]
 FIRST_DIFFERENTIABLE = [p for p in FIRST if p.values[0].gradients]
 
