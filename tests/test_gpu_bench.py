@@ -1,5 +1,7 @@
 """What benches do on a GPU beyond what they do on a CPU, with a CPU in its place: recording, copies, tables."""
 
+import contextlib
+import dataclasses
 import types
 
 import pytest
@@ -59,6 +61,20 @@ def test_rows_on_a_gpu(as_on_gpu, name, layer, direction):
     assert torch.backends.cudnn.allow_tf32 and not torch.is_inference_mode_enabled()
     with prepared.context():
         assert not torch.backends.cudnn.allow_tf32
+
+
+def test_only_where_there_is_a_judge_may_a_rival_differ(monkeypatch):
+    case = Case("layer", lambda dtype, device, g: (torch.randn(2, 3, 4, 5, generator=g).to(device, dtype),))
+    ours, theirs = (lambda x: x.sign(), lambda x: x.sign() * 2)
+    spec = OpSpec("made_up", ours, ours, (case,), (case,), lambda x: (None, (x,)), peer={"theirs": theirs}, exact=True)
+    bench = Bench("op", "made_up", "layer", "float32", "", "forward", "cpu")
+    monkeypatch.setitem(SPECS, "made_up", spec)
+    with pytest.raises(AssertionError):
+        op_rows.prepare_op(bench, compile=False)
+    monkeypatch.setitem(SPECS, "made_up", dataclasses.replace(spec, judge=torch.sign))
+    assert op_rows.prepare_op(bench, compile=False).notes["inexact"] == ["theirs"]
+    made = {**result(), "notes": {"inexact": ["theirs"]}}
+    assert "theirs gives another result" in tables.terminal([made])
 
 
 def test_copies_fill_the_cache_twice_and_share_nothing(as_on_gpu):
@@ -125,3 +141,13 @@ def test_a_gpu_run_keeps_all_three_times(as_on_gpu, monkeypatch):
     assert apart["graph"]["rival"] and apart["graph"]["missing"] == {}
     slow = {name: {"median": 9.0} for name in prepared.calls}
     assert set(runner._apart(prepared, slow, 0.01)) == {"graph"}
+
+
+@pytest.mark.parametrize("factor, raises", [(1.005, False), (1.5, True)])
+def test_a_rival_may_round_after_every_step(monkeypatch, factor, raises):
+    case = Case("layer", lambda dtype, device, g: (torch.randn(2, 3, 4, 5, generator=g).to(device, dtype),))
+    spec = OpSpec("made_up", None, lambda x: x, (case,), (case,), lambda x: (None, (x,)))
+    fine, rounded = (torch.ones(9, dtype=torch.float16) * f for f in (1, factor))
+    for rival in (False, True):
+        with pytest.raises(AssertionError) if raises or not rival else contextlib.nullcontext():
+            op_rows._check(spec, "made_up", (rounded,), (fine,), rival=rival)

@@ -50,14 +50,14 @@ def test_benches_of_steps_are_there(gpu_check):
     bench_command.add_options(parser)
     found, _ = steps_within(gpu_check, gpu_check.TOTAL)
     commands = [step.arguments[3:] for step in found if "fastcnn" in step.arguments]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         options = parser.parse_args(command)
         assert options.device == "cuda" and options.within < gpu_check.TOTAL and options.json.parent == Path("out")
         options.device = "cpu"
         assert len(bench_command.select(options)) > 3
     layers = {f"{b.subject}, {b.layer}" for b in list_benches("cuda")}
-    for text in gpu_check.LAYERS + gpu_check.COMPILED:
+    for text in gpu_check.LAYERS + gpu_check.BOXES + gpu_check.COMPILED:
         assert any(text in layer for layer in layers), text
     assert (ROOT / gpu_check.LARGE).is_file()
 

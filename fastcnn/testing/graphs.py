@@ -40,11 +40,16 @@ def capture(run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         run()
         with no_waiting():  # After a recording that failed, a process may be of no more use.
             run()
-    torch.cuda.current_stream().wait_stream(stream)
+    current = torch.cuda.current_stream()
+    current.wait_stream(stream)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        results = run()
+    try:
+        with torch.cuda.graph(graph):
+            results = run()
+    except BaseException:
+        torch.cuda.set_stream(current)  # torch.cuda.graph leaves its own behind when a recording cannot be ended.
+        raise
     return results, graph.replay
 
 

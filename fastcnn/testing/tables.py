@@ -97,6 +97,7 @@ def cells(result: Result, said: Collection[str] = (), roofline: Mapping[str, Any
     ours = medians.pop("fastcnn")
     others = [f"{name} {medians[name] / ours:.2f}x" for name in medians if name != result["rival"]]
     others += [f"no {name}: {reason}" for name, reason in result["missing"].items()]
+    others += [f"{name} gives another result" for name in result["notes"].get("inexact", ())]
     rival = ratio = ""
     if result["ratio"] is not None:
         rival = f"{result['rival']} {duration(medians[result['rival']])}"

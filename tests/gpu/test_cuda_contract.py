@@ -146,15 +146,17 @@ def same_every_time(spec, case, dtype, layout):
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 @pytest.mark.parametrize("spec, case", CASES)
 def test_peers_agree(spec, case, dtype):
-    """With torchvision, where it imports; in float64, which hardly rounds coordinates, to ten digits."""
+    """With torchvision's CUDA ops, where it imports; more closely in float64, which hardly rounds coordinates."""
     if not spec.peer or (spec.exact and dtype == torch.float64):
         pytest.skip("torchvision does not import beside this torch, or compares float64 boxes in float32")
     args = contract.arguments(case, dtype, DEVICE)
     args = contract.widened(args) if dtype == torch.float64 else args
-    for peer in spec.peer.values():
+    for peer in [spec.judge] if spec.judge else spec.peer.values():
         theirs, ours = (outputs(function(*args, **case.kwargs)) for function in (peer, spec.function))
         for a, b in zip(ours, theirs, strict=True):
             if spec.exact:
                 assert torch.equal(a, b)
+            elif dtype == torch.float64:  # PyTorch divides by six in float32, whatever the dtype.
+                torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7, check_stride=False)
             else:
                 assert_close_to(a, b.double(), reduction=100 * spec.reduction)
