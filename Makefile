@@ -47,7 +47,7 @@ format: $(VENV)/env
 cuda-check: $(VENV)/env  ## compiles the CUDA sources; needs nvcc, no GPU
 	$(RUN) setup.py -q cuda_check
 
-gpu-check:  ## on a machine with a GPU: build, GPU tests and benches, with the torch that is there
+gpu-check:  ## on a machine with a GPU: build, GPU tests, sanitizers and benches, with the torch that is there
 	$(PYTHON) bench/gpu_check.py
 
 wheel: $(VENV)/env

@@ -3,8 +3,6 @@
 import os
 import platform
 import re
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -171,7 +169,7 @@ def test_floors():
 
 def test_the_roofline_is_measured():
     measured = measure_roofline(budget=0.0)
-    assert len(measured["copy"]) == len(SIZES) and all(rate > 0 for rate in measured["copy"].values())
+    assert len(measured["copy"]) == len(SIZES["cpu"]) and all(rate > 0 for rate in measured["copy"].values())
     assert measured["flops"] > 0
 
 
@@ -338,15 +336,6 @@ def test_a_step_takes_its_children_along(tmp_path):
     run_steps([Step("leaves a child", ["-c", code], 1)], tmp_path)
     time.sleep(3)
     assert not (tmp_path / "late").exists()
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says what happens without a GPU")
-def test_gpu_check_without_a_gpu_says_so(tmp_path):
-    variables = {**os.environ, "OUT": str(tmp_path / "out")}
-    command = [sys.executable, str(ROOT / "bench/gpu_check.py")]
-    done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1 and "no GPU" in done.stderr
-    assert not (tmp_path / "out").exists()
 
 
 def test_no_case_begins_after_its_time(capsys, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import collections
 import contextlib
 import itertools
 import shlex
@@ -42,7 +43,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     select.add_argument("--halves", action="store_true", help="ops in 16-bit dtypes, against themselves in float32")
     select.add_argument("--op", nargs="+", metavar="NAME", help="ops")
     select.add_argument("--model", nargs="+", metavar="NAME", help="networks")
-    select.add_argument("--layer", nargs="+", metavar="TEXT", help="layers whose name contains this")
+    select.add_argument("--layer", nargs="+", metavar="TEXT", help="layers in whose 'op, layer' this is")
     select.add_argument("--dtype", nargs="+", choices=DTYPES, help="default: float32, or with --halves both others")
     select.add_argument("--layout", nargs="+", choices=LAYOUTS, help="of an op's input; default: both")
     select.add_argument("--direction", nargs="+", choices=(FORWARD, BACKWARD), help="default: both")
@@ -51,8 +52,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     how = parser.add_argument_group("how")
     how.add_argument("--threads", type=_positive(int), metavar="N", help="CPU threads; default: PyTorch's")
     how.add_argument("--budget", type=_positive(float), metavar="SECONDS", help="to time each case; default: 2")
-    how.add_argument("--within", type=_positive(float), metavar="SECONDS", help="begin no case after that long")
+    how.add_argument(
+        "--within", type=_positive(float), metavar="SECONDS", help="begin no case after that long; ops in turn"
+    )
     how.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    how.add_argument(
+        "--max-autotune", action="store_true", help="torch.compile of ops also in that mode; compiles for long"
+    )
     how.add_argument(
         "--image", metavar="FILE", help="networks' input; default: a photograph of scikit-image; 'noise': none at hand"
     )
@@ -124,8 +130,8 @@ def bench(options: argparse.Namespace) -> int:
         "left_out": [b.group for b in benches[len(results) :]],
     }
     reports.print_report(report)
-    if options.json and not interrupted:
-        options.json.write_text(reports.to_json(report))
+    if options.json and (not interrupted or (results and not options.json.stat().st_size)):
+        options.json.write_text(reports.to_json(report))  # What was interrupted replaces no earlier report.
     elif options.json and options.json.stat().st_size == 0:
         options.json.unlink()
     if interrupted:
@@ -155,7 +161,7 @@ def select(options: argparse.Namespace) -> list[Bench]:
         b
         for b in everything
         if (not subjects or b.subject in subjects)
-        and (not options.layer or any(text in b.layer for text in options.layer))
+        and (not options.layer or any(text in f"{b.subject}, {b.layer}" for text in options.layer))
         and b.dtype in (options.dtype or (HALVES if options.halves else ("float32",)))
         and (not options.layout or b.layout in ("", *options.layout))
         and (not options.direction or b.direction in options.direction)
@@ -167,7 +173,17 @@ def select(options: argparse.Namespace) -> list[Bench]:
             raise FileNotFoundError(f"no weights file {path!r}")
     if not chosen:
         raise ValueError("no bench is in all of these options' selections; --list shows what there is")
-    return chosen
+    return _in_turn(chosen) if options.within else chosen
+
+
+def _in_turn(benches: Sequence[Bench]) -> list[Bench]:
+    """The first of every subject, then the second of every one, and so on: the last may find no time."""
+    seen: collections.Counter[str] = collections.Counter()
+    turns = []
+    for b in benches:
+        turns.append(seen[b.subject])
+        seen[b.subject] += 1
+    return [benches[i] for i in sorted(range(len(benches)), key=turns.__getitem__)]
 
 
 def open_image(name: str | None) -> tuple[Tensor, str]:
@@ -198,7 +214,8 @@ def _run_all(benches: Sequence[Bench], image: Tensor, options: argparse.Namespac
                 advance(b.group)
                 late = options.quick and elapsed > QUICK_COMPILES_UNTIL
                 compile = not options.no_compile and not late
-                result = run(b, image, compile=compile, weights=dict(options.weights), budget=budget)
+                how = {"compile": compile, "autotune": options.max_autotune, "weights": dict(options.weights)}
+                result = run(b, image, **how, budget=budget)
                 if late and not options.no_compile:
                     result["missing"]["compile"] = "left out, to stay under 3 minutes"
                 results.append(result)

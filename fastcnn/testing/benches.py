@@ -57,12 +57,14 @@ class Prepared:
         missing: rivals that do not run here, with the reason.
         notes: what else is worth recording: ``bytes`` and ``flops`` of the call, top-5 indices.
         context: what to time within.
+        copies: of their input, that calls go through in turn.
     """
 
     calls: dict[str, Callable[[], Any]]
     missing: dict[str, str] = field(default_factory=dict)
     notes: dict[str, Any] = field(default_factory=dict)
     context: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
+    copies: int = 1
 
 
 def list_benches(device: str = "cpu") -> list[Bench]:

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+# How far apart results may be, by their norm, that were rounded after every step, through many layers too.
+APART = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
+
 _ROUNDING = {torch.float64: 1e-12, torch.float32: 2e-6, torch.float16: 5e-4, torch.bfloat16: 4e-3}
 
 
@@ -33,6 +36,13 @@ def assert_close_to(actual: Tensor, exact: Tensor, *, reduction: int = 1, what: 
         equal_nan=True,
         msg=lambda text: f"{what}: {text}",
     )
+
+
+def assert_near(actual: Tensor, wanted: Tensor, most: float, *, what: str = "result", whose: str = "exact") -> None:
+    """Raises AssertionError unless the norm of the difference is at most `most` times that of what is `wanted`."""
+    assert actual.shape == wanted.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(wanted.shape)}"
+    apart = ((actual.double() - wanted.double()).norm() / wanted.double().norm()).item()
+    assert apart <= most, f"{what} {apart:.1e} from {whose}, expected at most {most:.0e}"
 
 
 def value_and_grad(function: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from fastcnn.models import create, find_entry
 from fastcnn.nn import layers
 from fastcnn.testing.benches import BACKWARD, DTYPES, Bench, Prepared, one_line
+from fastcnn.testing.compare import APART, assert_near
 
 Results = tuple[Tensor, ...]
 Net = TypeVar("Net", bound=nn.Module)
 
-# How far apart results may be, by their norm: rounding grows through some fifty layers. On the way back it grows a
-# thousandfold more, as ReLUs flip, so that the first layer's gradient says something in float32 only.
-_APART = {torch.float32: 1e-3, torch.float16: 2e-2, torch.bfloat16: 1.5e-1}
+# On the way back rounding grows a thousandfold more than on the way there, as ReLUs flip, so that the first layer's
+# gradient says something in float32 only.
 _FIRST_GRADIENT_APART = 0.1
 
 
@@ -134,10 +134,8 @@ def _train(model: Callable[[Tensor], Tensor], parameters: Sequence[Tensor], x: T
 def _check(what: str, results: Results, expected: Results) -> None:
     # A GPU multiplies float32 as TF32, whose rounding is float16's.
     dtype = torch.float16 if expected[0].is_cuda and expected[0].dtype == torch.float32 else expected[0].dtype
-    limits = {"logits": _APART[dtype], "last gradient": _APART[dtype]}
+    limits = {"logits": APART[dtype], "last gradient": APART[dtype]}
     if dtype == torch.float32:
         limits["first gradient"] = _FIRST_GRADIENT_APART
     for (part, most), actual, wanted in zip(limits.items(), results, expected, strict=False):
-        assert actual.shape == wanted.shape, f"{what}: shape {tuple(actual.shape)}, expected {tuple(wanted.shape)}"
-        apart = ((actual.double() - wanted.double()).norm() / wanted.double().norm()).item()
-        assert apart <= most, f"{what}: {part} {apart:.1e} from eager PyTorch's, expected at most {most:.0e}"
+        assert_near(actual, wanted, most, what=f"{what}: {part}", whose="eager PyTorch's")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastcnn.testing.benches import Bench, Prepared
+from fastcnn.testing.graphs import measure_apart
 from fastcnn.testing.network_rows import prepare_network
 from fastcnn.testing.op_rows import prepare_op
 from fastcnn.testing.timing import clock_for, measure, ratio_of_medians
@@ -22,12 +23,13 @@ def prepare(
     image: Tensor,
     *,
     compile: bool = True,
+    autotune: bool = False,
     weights: Mapping[str, str | PathLike[str]] | None = None,
 ) -> Prepared:
     """The calls of any bench; arguments and errors of ``prepare_op`` and ``prepare_network``."""
     torch.compiler.reset()  # Else the second shape of a function compiles to something slower.
     if bench.kind == "op":
-        return prepare_op(bench, compile=compile)
+        return prepare_op(bench, compile=compile, autotune=autotune)
     return prepare_network(bench, image, compile=compile, weights=weights)
 
 
@@ -36,21 +38,34 @@ def run(
     image: Tensor,
     *,
     compile: bool = True,
+    autotune: bool = False,
     weights: Mapping[str, str | PathLike[str]] | None = None,
     budget: float = 2.0,
 ) -> dict[str, Any]:
     """Times a bench for about `budget` seconds; the result is one entry of a report's ``results``.
 
-    A result that differs is not timed: the entry then has ``failed``, the reason, and no rows.
+    A result that differs is not timed: the entry then has ``failed``, the reason, and no rows. On a GPU the entry also
+    has ``graph``, the same calls recorded as CUDA graphs, and ``host``, how long the host takes to launch them.
     """
     entry: dict[str, Any] = dataclasses.asdict(bench)
     try:
-        prepared = prepare(bench, image, compile=compile, weights=weights)
+        prepared = prepare(bench, image, compile=compile, autotune=autotune, weights=weights)
     except AssertionError as error:
         return {**entry, "failed": str(error), "rows": {}, "missing": {}, "notes": {}}
     with prepared.context():
         samples = measure(prepared.calls, clock=clock_for(bench.device), budget=budget)
-    return {**entry, **summarise(samples), "missing": prepared.missing, "notes": prepared.notes}
+        entry.update(summarise(samples), missing=prepared.missing, notes=prepared.notes)
+        if torch.device(bench.device).type == "cuda":
+            entry.update(_apart(prepared, entry["rows"], budget))
+    return entry
+
+
+def _apart(prepared: Prepared, rows: Mapping[str, Mapping[str, Any]], budget: float) -> dict[str, Any]:
+    seconds = {name: row["median"] for name, row in rows.items()}
+    graph, host, missing = measure_apart(prepared.calls, seconds, prepared.copies, budget)
+    if "fastcnn" not in graph:
+        return {"graph": {"missing": missing}}
+    return {"graph": {**summarise(graph), "missing": missing}, "host": summarise(host)}
 
 
 def summarise(samples: Mapping[str, list[float]]) -> dict[str, Any]:

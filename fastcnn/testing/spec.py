@@ -44,6 +44,7 @@ class OpSpec:
         autocast: what the op does under autocast: "keep" the dtypes, "lower" them as a convolution does, or go to
             "float32" as a loss does.
         peer: the op people use today, by name; called with the same arguments.
+        judge: what computes the same by other means, where a peer's result may differ; else the first peer does.
         exact: whether equality with the reference is to the bit.
         reduction: how many products an output sums, which scales tolerances.
     """
@@ -60,6 +61,7 @@ class OpSpec:
     data_dependent: bool = False
     autocast: str = "keep"
     peer: dict[str, Callable[..., Any]] = field(default_factory=dict)
+    judge: Callable[..., Any] | None = None
     exact: bool = False
     reduction: int = 1
 

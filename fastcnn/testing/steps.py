@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+# How long a step whose time is up may take to print what it has.
+LAST_WORDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -23,25 +26,34 @@ class Step:
         arguments: of this Python interpreter.
         seconds: how long it may take.
         variables: of its environment, beside those of this process.
+        prefix: command that runs the interpreter.
+        skip: why it is not to be run, if it is not.
     """
 
     name: str
     arguments: Sequence[str]
     seconds: float
     variables: Mapping[str, str] = field(default_factory=dict)
+    prefix: Sequence[str] = ()
+    skip: str = ""
 
 
 def run_step(step: Step, directory: Path) -> dict[str, Any]:
-    """Runs a step in `directory`, its output going where this process's goes; kills it when its time is up.
+    """Runs a step in `directory`, its output going where this process's goes.
+
+    When its time is up it is interrupted, as from a keyboard, and LAST_WORDS later killed with all its children.
 
     Returns:
-        ``name``, ``status`` ("ok", "exit status N" or "out of time") and ``seconds`` taken.
+        ``name``, ``status`` ("ok", "exit status N", "out of time" or "SKIPPED: why") and ``seconds`` taken.
     """
+    if step.skip:
+        print(f"\n=== {step.name}: SKIPPED: {step.skip}", flush=True)
+        return {"name": step.name, "status": f"SKIPPED: {step.skip}", "seconds": 0.0}
     print(f"\n=== {step.name} (at most {step.seconds:g} s)", flush=True)
     start = time.monotonic()
     # A session of its own, so that compilers and other children end with it.
     process = subprocess.Popen(
-        [sys.executable, *step.arguments],
+        [*step.prefix, sys.executable, *step.arguments],
         cwd=directory,
         env={**os.environ, **step.variables},
         start_new_session=True,
@@ -51,6 +63,9 @@ def run_step(step: Step, directory: Path) -> dict[str, Any]:
         status = "ok" if code == 0 else f"exit status {code}"
     except subprocess.TimeoutExpired:
         status = "out of time"
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=LAST_WORDS)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
@@ -58,8 +73,12 @@ def run_step(step: Step, directory: Path) -> dict[str, Any]:
     return {"name": step.name, "status": status, "seconds": round(time.monotonic() - start, 1)}
 
 
-def run_steps(steps: Sequence[Step], directory: Path) -> list[dict[str, Any]]:
-    """Runs all steps and prints what became of them; what :func:`run_step` returns, in order."""
+def run_steps(steps: Iterable[Step], directory: Path) -> list[dict[str, Any]]:
+    """Runs all steps, each asked for when those before are done, and prints what became of them.
+
+    Returns:
+        What :func:`run_step` returns, in order.
+    """
     outcomes = [run_step(step, directory) for step in steps]
     print("\n=== summary")
     for outcome in outcomes:

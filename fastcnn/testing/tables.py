@@ -12,6 +12,7 @@ from fastcnn.testing.timing import SLOW_ROUNDS, SLOW_SECONDS, SLOW_TIMES
 # A smaller ratio is a loss: what a person would gain by not using this library.
 LOSS = 0.95
 HEAD = ("case", "fastcnn", "of its floor", "fastest rival", "rival / fastcnn [95 %]", "", "all other rivals")
+ON_GPU = ("as a CUDA graph", "to launch")
 Result = Mapping[str, Any]
 
 PAGE = """\
@@ -29,6 +30,8 @@ float32. What takes over {slow:g} s a call and {times:g} times as long as the fa
 at the speed of a copy of as many bytes, or its operations at the speed of a float32 matrix product, both measured in
 the same run.
 
+{gpu}
+
 Networks: fastcnn runs channels_last, for inference with norms folded (`model.fuse()`); "eager" and "compile" are the
 same network of `torch.nn` layers in the same mode.
 
@@ -36,6 +39,16 @@ This page is the output of `fastcnn bench --render {files}`.
 
 {sections}
 """
+
+
+NOT_MEASURED = """\
+**On a GPU: not yet measured.** The kernels have not run on one; `make gpu-check` on a machine that has one makes the
+reports this page would show."""
+MEASURED = """\
+On a GPU every call finds its input in memory, not in a cache: calls go through copies of it. "As a CUDA graph" is the
+time per call of a recorded graph, what share of the least possible time's speed that is, and the fastest rival's time
+over ours; "to launch" is how long the host takes for a call, the GPU's work not waited for. cuDNN chooses the fastest
+of its algorithms (`cudnn.benchmark`) and computes float32 as such in ops, in networks as TF32."""
 
 
 def verdict(result: Result) -> str:
@@ -71,27 +84,47 @@ def case(result: Result, said: Collection[str] = ()) -> str:
     return ", ".join(part for part in parts if part and part not in said)
 
 
+def head(results: Iterable[Result]) -> tuple[str, ...]:
+    """The first row; with ON_GPU if any of the results was timed on one."""
+    return HEAD + ON_GPU if any("graph" in result for result in results) else HEAD
+
+
 def cells(result: Result, said: Collection[str] = (), roofline: Mapping[str, Any] | None = None) -> tuple[str, ...]:
-    """A result as the cells under HEAD, but for what was said before."""
+    """A result as the cells under HEAD and, where it has them, ON_GPU, but for what was said before."""
     if "failed" in result:
         return case(result, said), "", "", "", "", verdict(result), result["failed"]
     medians = {name: row["median"] for name, row in result["rows"].items()}
     ours = medians.pop("fastcnn")
     others = [f"{name} {medians[name] / ours:.2f}x" for name in medians if name != result["rival"]]
     others += [f"no {name}: {reason}" for name, reason in result["missing"].items()]
+    others += [f"{name} gives another result" for name in result["notes"].get("inexact", ())]
     rival = ratio = ""
     if result["ratio"] is not None:
         rival = f"{result['rival']} {duration(medians[result['rival']])}"
         ratio = "{value:.2f}x [{low:.2f}, {high:.2f}]".format(**result["ratio"])
-    least = floor_seconds(roofline, result["notes"]) if roofline else None
+    least = floor_seconds(roofline, result["notes"], result["dtype"]) if roofline else None
     floor = f"{ours / least:.1f}x of {duration(least)}" if least else ""
-    return case(result, said), duration(ours), floor, rival, ratio, verdict(result), "; ".join(others)
+    usual = case(result, said), duration(ours), floor, rival, ratio, verdict(result), "; ".join(others)
+    return usual + _on_gpu(result, least) if "graph" in result else usual
+
+
+def _on_gpu(result: Result, least: float | None) -> tuple[str, str]:
+    graph = result["graph"]
+    if "rows" not in graph:
+        return f"none: {graph['missing'].get('fastcnn', 'not recorded')}", ""
+    share = f"{least / graph['rows']['fastcnn']['median']:.0%} of the roofline" if least else ""
+    return _apart(graph, share), _apart(result["host"])
+
+
+def _apart(part: Mapping[str, Any], more: str = "") -> str:
+    rival = f"{part['rival']} {part['ratio']['value']:.2f}x" if part["ratio"] else ""
+    return ", ".join(filter(None, (duration(part["rows"]["fastcnn"]["median"]), more, rival)))
 
 
 def terminal(results: Sequence[Result], *, colour: bool = False, roofline: Mapping[str, Any] | None = None) -> str:
     """One table of all results; losses and failures stand out."""
     said = common(results)
-    lines = _aligned([HEAD, *(cells(result, said, roofline) for result in results)])
+    lines = _aligned(_filled([head(results), *(cells(result, said, roofline) for result in results)]))
     marks = {"LOSS": "\033[31m{}\033[0m", "FAILED": "\033[1;31m{}\033[0m", "win": "\033[32m{}\033[0m"}
     table = [f"all: {', '.join(said)}"] if said else []
     table += [lines[0].rstrip(), "-" * max(len(line.rstrip()) for line in lines)]
@@ -99,6 +132,11 @@ def terminal(results: Sequence[Result], *, colour: bool = False, roofline: Mappi
         mark = marks.get(verdict(result), "{}") if colour else "{}"
         table.append(mark.format(line.rstrip()))
     return "\n".join(table)
+
+
+def _filled(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """The rows, each as long as the first."""
+    return [row + ("",) * (len(rows[0]) - len(row)) for row in rows]
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
@@ -178,14 +216,15 @@ def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
     sections = []
     for name, report in reports.items():
         results = report["results"]
-        every = [HEAD, *(cells(result, roofline=report.get("roofline")) for result in results)]
+        every = _filled([head(results), *(cells(result, roofline=report.get("roofline")) for result in results)])
         lines = [f"## `{name}`", "", about(report["environment"]), ""]
         left_out = f" {len(report['left_out'])} cases were left out, for want of time." if report["left_out"] else ""
         lines += [f"Made by `{report['command']}` on {report['image']}: {count(results)}.{left_out}", ""]
         lines += [*_markdown(means(results)), "", *_markdown(every)]
         sections.append("\n".join(lines))
     slow = {"slow": SLOW_SECONDS, "times": SLOW_TIMES, "rounds": SLOW_ROUNDS}
-    return PAGE.format(loss=LOSS, **slow, files=" ".join(reports), sections="\n\n".join(sections))
+    gpu = MEASURED if any(report["environment"]["gpu"] for report in reports.values()) else NOT_MEASURED
+    return PAGE.format(loss=LOSS, gpu=gpu, **slow, files=" ".join(reports), sections="\n\n".join(sections))
 
 
 def _markdown(rows: Iterable[Sequence[str]]) -> Iterator[str]:

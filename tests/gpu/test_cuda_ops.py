@@ -1,4 +1,4 @@
-"""The ops on a GPU: against the CPU, against torchvision where it imports, and what only a GPU shows."""
+"""What the contract does not say of ops on a GPU: special values, and suppression on many kinds of boxes."""
 
 import pytest
 import torch
@@ -8,7 +8,6 @@ from fastcnn import ops
 from fastcnn.ops import _library
 from fastcnn.testing.compare import assert_close_to
 from fastcnn.testing.spec import random_boxes, random_rois
-from fastcnn.testing.specs import SPECS
 
 pytestmark = [
     pytest.mark.gpu,
@@ -16,7 +15,6 @@ pytestmark = [
 ]
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
-GIB = 1 << 30
 
 
 @pytest.fixture
@@ -58,115 +56,29 @@ def test_kernels_and_not_references_run():
     assert parts["triton"].available, parts["triton"].detail
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_hardswish(dtype, layout):
-    g = torch.Generator().manual_seed(0)
-    x = (torch.randn(3, 37, 19, 23, generator=g) * 3).to(dtype)
-    x[0, 0, 0, :5] = torch.tensor([-3.0, 3, float("nan"), float("inf"), float("-inf")], dtype=dtype)
-    x = x.contiguous(memory_format=layout)
+def test_hardswish_of_what_is_not_finite(dtype):
+    x = torch.tensor([-3.0, 3, float("nan"), float("inf"), float("-inf")], dtype=dtype)
     results = []
     for leaf in (x.double(), x.cuda()):
         leaf.requires_grad_()
         with _library.kernel_mode():
             out = ops.hardswish(leaf)
         (back,) = torch.autograd.grad(out, leaf, torch.ones_like(leaf))
-        assert out.is_contiguous(memory_format=layout) and back.is_contiguous(memory_format=layout)
         results.append((out.detach().cpu(), back.cpu()))
     for exact, actual in zip(*results, strict=True):
         assert_close_to(actual, exact)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", SPECS["depthwise_conv2d"].cases, ids=lambda case: case.name)
-def test_depthwise_conv2d_matches_the_cpu(case, dtype, layout):
-    x, *rest = case.make(dtype, "cpu", torch.Generator().manual_seed(0))
-    leaves = [t for t in (x.contiguous(memory_format=layout), *rest) if t is not None]
-    results = []
-    for device, wide in (("cpu", torch.float64), ("cuda", dtype)):
-        args = [t.detach().to(device, wide).requires_grad_() for t in leaves]
-        with _library.kernel_mode():
-            out = ops.depthwise_conv2d(*args, **case.kwargs)
-        weights = (torch.arange(out.numel()) % 7 - 3).view(out.shape).to(out)  # Exact in every dtype.
-        results.append([t.detach().cpu() for t in (out, *torch.autograd.grad(out, args, weights))])
-        assert out.is_contiguous(memory_format=layout) or out.numel() == 0
-    for exact, actual in zip(*results, strict=True):
-        # Derivatives of activations see a 16-bit result, and sums of gradients are as long as the maps.
-        assert_close_to(actual, exact, reduction=1000)
-
-
-@pytest.mark.parametrize("channels", [64, 5])
-@pytest.mark.parametrize("args", [(0.25, 2, True), (0.25, -1, False), (0.25, 0, True), (0.25, 3, False)])
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_roi_align_matches_the_cpu(dtype, layout, args, channels):
-    x, rois = roi_case(dtype, layout, channels)
-    wide = torch.promote_types(dtype, torch.float32)
-    expected, actual = (
-        forward_backward(x, rois, lambda x, rois: ops.roi_align(x, rois, 7, *args))
-        for x, rois in ((x.to(wide), rois), (x.cuda(), rois.cuda()))
-    )
-    for what, got, exact in zip(("forward", "backward"), actual, expected, strict=True):
-        assert got.dtype == dtype and got.is_contiguous(memory_format=layout)
-        assert_close_to(got.cpu(), exact.double(), reduction=400, what=what)
-
-
 @pytest.mark.parametrize("args", [(0.25, 2, True), (0.25, -1, False)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_roi_align_matches_torchvision(torchvision_ops, dtype, args):
+    """On a larger map than the contract's."""
     x, rois = roi_case(dtype, torch.contiguous_format)
     x, rois = x.cuda(), rois.to("cuda", dtype)
-    assert_close_to(ops.roi_align(x, rois, 7, *args), torchvision_ops.roi_align(x, rois, 7, *args).double())
-
-
-@every_roi_op
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_rois_are_deterministic(layout, op):
-    x, rois = roi_case(torch.float32, layout, count=1000)
-    x, rois = x.cuda(), rois.cuda()
-    first = forward_backward(x, rois, op)
-    for _ in range(20):
-        for got, expected in zip(forward_backward(x, rois, op), first, strict=True):
-            assert torch.equal(got, expected)
-
-
-@every_roi_op
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_rois_never_wait_for_the_device(layout, op):
-    x, rois = roi_case(torch.float32, layout)
-    x, rois = x.cuda().requires_grad_(), rois.cuda()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        op(x, rois).sum().backward()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-
-
-@every_roi_op
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_rois_in_a_cuda_graph(layout, op):
-    x, rois = roi_case(torch.float32, layout)
-    x, rois = x.cuda(), rois.cuda()
-    stream = torch.cuda.Stream()
-    with torch.cuda.stream(stream):
-        forward_backward(x, rois, op)
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    leaf = x.detach().requires_grad_()
-    grad = torch.ones(len(rois), x.size(1), 7, 7, device="cuda")
-    with torch.cuda.graph(graph):
-        out = op(leaf, rois)
-        (back,) = torch.autograd.grad(out, leaf, grad)
-    for seed in (1, 2):
-        other, boxes = roi_case(torch.float32, layout, seed=seed)
-        x.copy_(other)
-        rois.copy_(boxes)
-        graph.replay()
-        again = x.detach().clone().requires_grad_()
-        expected = op(again, rois)
-        (expected_back,) = torch.autograd.grad(expected, again, grad)
-        assert torch.equal(out, expected) and torch.equal(back, expected_back)
+    expected = torchvision_ops.roi_align(x, rois, 7, *args).double()
+    # Coordinates of float32 are rounded by up to 8e-6 there, in an order that the compiler chooses.
+    assert_close_to(ops.roi_align(x, rois, 7, *args), expected, reduction=100)
 
 
 @every_roi_op
@@ -206,18 +118,6 @@ def test_raw_calls_over_rois_are_checked():
     ):
         with pytest.raises(RuntimeError, match="expected"):
             call()
-
-
-def test_empty():
-    x = torch.ones(2, 3, 8, 8, device="cuda", requires_grad=True)
-    out = ops.roi_align(x, torch.zeros(0, 5, device="cuda"), 7)
-    out.sum().backward()
-    assert out.shape == (0, 3, 7, 7) and not x.grad.any()
-    no_channels = torch.ones(2, 0, 8, 8, device="cuda")
-    assert ops.roi_align(no_channels, torch.zeros(4, 5, device="cuda"), 2).shape == (4, 0, 2, 2)
-    assert ops.nms(torch.zeros(0, 4, device="cuda"), torch.zeros(0, device="cuda"), 0.5).tolist() == []
-    with _library.kernel_mode():
-        assert ops.hardswish(torch.zeros(0, 3, device="cuda")).shape == (0, 3)
 
 
 def nms_boxes(family, count, g):
@@ -303,29 +203,3 @@ def test_nms_is_deterministic_under_load():
     for i in range(20):
         with torch.cuda.stream(streams[i % 2]):
             assert torch.equal(ops.nms(boxes, scores, 0.5), first)
-
-
-def test_more_elements_than_an_int_counts():
-    if torch.cuda.mem_get_info()[0] < 24 * GIB:
-        pytest.skip("needs 24 GiB of free GPU memory")
-    count = (1 << 31) + 4096
-    x = torch.ones(count, device="cuda", dtype=torch.float16)
-    x[-1] = 2
-    with _library.kernel_mode():
-        out = ops.hardswish(x)
-    assert out[-1].item() == pytest.approx(2 * 5 / 6, rel=1e-3) and out[-2].item() == pytest.approx(4 / 6, rel=1e-3)
-    del x, out
-    for layout in LAYOUTS:
-        # The last image starts beyond 2^31 elements; so do the last bins of the result.
-        images = 33
-        x = torch.zeros(images, 256, 512, 512, device="cuda", dtype=torch.float16).contiguous(memory_format=layout)
-        x[-1] = 3
-        rois = torch.tensor([[images - 1, 10.0, 10, 500, 500], [0, 10.0, 10, 500, 500]], device="cuda")
-        for out in (ops.roi_align(x, rois, 7, 1.0, 2), ops.roi_pool(x, rois, 7)):
-            assert (out[0] == 3).all() and (out[1] == 0).all()
-        del x, out
-        x = torch.ones(1, 1024, 8, 8, device="cuda", dtype=torch.float16).contiguous(memory_format=layout)
-        rois = torch.tensor([[0, 1.0, 1, 6, 6]], device="cuda").repeat(43000, 1)
-        out = ops.roi_align(x, rois, 7, 1.0, 2)
-        assert out.numel() > 1 << 31 and (out[-1] == 1).all() and (out[21500] == 1).all()
-        del x, out

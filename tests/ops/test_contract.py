@@ -1,8 +1,12 @@
-"""What every op must do, run over every row of the table of ops."""
+"""What every op must do, run over every row of the table of ops.
+
+Tests that take a device run on a CPU here, and on a GPU from tests/gpu/test_cuda_contract.py.
+"""
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable, Iterable
 
 import pytest
 import torch
@@ -13,11 +17,26 @@ from fastcnn.testing.spec import Case, OpSpec, in_format, outputs
 from fastcnn.testing.specs import SPECS
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-CASES = [pytest.param(spec, case, id=f"{spec.name}-{case.name}") for spec in SPECS.values() for case in spec.cases]
-FIRST = [pytest.param(spec, spec.cases[0], id=spec.name) for spec in SPECS.values()]
+
+
+def rows(cases: Callable[[OpSpec], Iterable[Case]], named: bool = True):
+    """Parameters for `spec, case`. Tests of a case go to one process, which alone compiles what only they need."""
+    return [
+        pytest.param(
+            spec,
+            case,
+            id=f"{spec.name}-{case.name}" if named else spec.name,
+            marks=pytest.mark.xdist_group(f"{spec.name}-{case.name}"),
+        )
+        for spec in SPECS.values()
+        for case in cases(spec)
+    ]
+
+
+CASES = rows(lambda spec: spec.cases)
+FIRST = rows(lambda spec: spec.cases[:1], named=False)
 DIFFERENTIABLE = [p for p in CASES if p.values[0].gradients]
 FIRST_DIFFERENTIABLE = [p for p in FIRST if p.values[0].gradients]
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 @pytest.fixture(autouse=True)
@@ -70,10 +89,9 @@ def check(spec: OpSpec, actual, exact) -> None:
         assert_close_to(a.cpu(), b.cpu(), reduction=spec.reduction)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("spec, case", CASES)
-def test_values(spec, case, dtype, device):
+def test_values(spec, case, dtype, device="cpu"):
     args = arguments(case, dtype, device)
     actual = spec.function(*args, **case.kwargs)
     check(spec, actual, expected(spec, case, args))
@@ -83,11 +101,11 @@ def test_values(spec, case, dtype, device):
 def layouts(x: torch.Tensor):
     """The same values in other layouts: as a slice of a larger tensor, every other element, channels_last, expanded."""
     fill = float("nan") if x.is_floating_point() else True if x.dtype == torch.bool else torch.iinfo(x.dtype).max
-    padded = torch.full([n + 3 for n in x.shape], fill, dtype=x.dtype)
+    padded = torch.full([n + 3 for n in x.shape], fill, dtype=x.dtype, device=x.device)
     inner = padded[tuple(slice(1, n + 1) for n in x.shape)]
     inner.copy_(x)
     yield "slice", inner
-    strided = torch.full([*x.shape[:-1], 2 * x.shape[-1]], fill, dtype=x.dtype)[..., ::2]
+    strided = torch.full([*x.shape[:-1], 2 * x.shape[-1]], fill, dtype=x.dtype, device=x.device)[..., ::2]
     strided.copy_(x)
     yield "strided", strided
     yield "transposed", x.transpose(0, -1).contiguous().transpose(0, -1)
@@ -96,8 +114,8 @@ def layouts(x: torch.Tensor):
 
 
 @pytest.mark.parametrize("spec, case", CASES)
-def test_layouts(spec, case):
-    args = arguments(case, torch.float32)
+def test_layouts(spec, case, device="cpu"):
+    args = arguments(case, torch.float32, device)
     if args[0].dim() == 0:
         pytest.skip("a scalar has one layout")
     usual = spec.function(*args, **case.kwargs)
@@ -122,11 +140,10 @@ def test_layouts(spec, case):
             torch.testing.assert_close(actual, wanted, check_stride=False)
 
 
-@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("spec, case", DIFFERENTIABLE)
-def test_gradients(spec, case, dtype, layout, device):
+def test_gradients(spec, case, dtype, layout, device="cpu"):
     args = in_format(spec, arguments(case, dtype, device), layout)
     ours, inputs = leaves(spec, args)
     wide, exact_inputs = leaves(spec, widened(args))
@@ -146,9 +163,9 @@ def test_gradients(spec, case, dtype, layout, device):
 
 
 @pytest.mark.parametrize("spec, case", DIFFERENTIABLE)
-def test_each_gradient_alone(spec, case):
+def test_each_gradient_alone(spec, case, device="cpu"):
     """What only some of the inputs need is the same as when all do."""
-    args, inputs = leaves(spec, arguments(case, torch.float32))
+    args, inputs = leaves(spec, arguments(case, torch.float32, device))
     outs = floating(spec.function(*args, **case.kwargs))
     together = torch.autograd.grad(outs, inputs, [torch.ones_like(out) for out in outs])
     for i, x in enumerate(inputs):
@@ -177,17 +194,17 @@ def test_gradcheck(spec, case):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
 @pytest.mark.parametrize("spec, case", CASES)
-def test_opcheck(spec, case, layout):
-    args, _ = leaves(spec, in_format(spec, arguments(case, torch.float32), layout))
+def test_opcheck(spec, case, layout, device="cpu"):
+    args, _ = leaves(spec, in_format(spec, arguments(case, torch.float32, device), layout))
     overload, op_args = spec.overload(*args, **case.kwargs)
     torch.library.opcheck(overload, op_args)
 
 
 @pytest.mark.parametrize("spec, case", FIRST)
-def test_autocast(spec, case):
-    wide, half = arguments(case, torch.float32), arguments(case, torch.bfloat16)
+def test_autocast(spec, case, device="cpu"):
+    wide, half = (arguments(case, dtype, device) for dtype in (torch.float32, torch.bfloat16))
     usual, rounded = (spec.function(*args, **case.kwargs) for args in (wide, half))
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(device, torch.bfloat16):
         of_wide, of_half = (spec.function(*args, **case.kwargs) for args in (wide, half))
     if spec.autocast == "keep":
         assert_equal(of_wide, usual)
@@ -202,8 +219,8 @@ def test_autocast(spec, case):
 
 @pytest.mark.parametrize("dynamic", [False, True], ids=["static", "dynamic"])
 @pytest.mark.parametrize("spec, case", FIRST)
-def test_compile(spec, case, dynamic):
-    args = arguments(case, torch.float32)
+def test_compile(spec, case, dynamic, device="cpu"):
+    args = arguments(case, torch.float32, device)
     torch._dynamo.reset()
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
         compiled = torch.compile(
@@ -285,10 +302,10 @@ def test_vmap(spec, case):
 
 
 @pytest.mark.parametrize("spec, case", CASES)
-def test_meta(spec, case):
+def test_meta(spec, case, device="cpu"):
     if spec.data_dependent:
         pytest.skip("its output's shape depends on the data")
-    args = arguments(case, torch.float32)
+    args = arguments(case, torch.float32, device)
     meta = tuple(a.to("meta") if isinstance(a, torch.Tensor) else a for a in args)
     shaped, real = (outputs(spec.function(*a, **case.kwargs)) for a in (meta, args))
     for a, b in zip(shaped, real, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 
 from fastcnn import ops
 from fastcnn.testing.spec import Case, OpSpec, random_boxes, reference_of, torchvision_peer
+from fastcnn.testing.specs.batched_nms import class_by_class
 
 
 def _case(
@@ -25,18 +27,20 @@ def _case(
     return Case(name, make, kwargs)
 
 
-def _with_torchvision(boxes, scores, idxs, iou_threshold, size, score_threshold=None) -> tuple[Tensor, Tensor]:
+def _with_torchvision(
+    boxes, scores, idxs, iou_threshold, size, score_threshold=None, suppress=None
+) -> tuple[Tensor, Tensor]:
     """As torchvision's detectors end: suppression of one image, and its first boxes."""
     if boxes.dim() == 3:
         images = zip(boxes, scores, idxs, strict=True)
         if not len(boxes):
             return idxs.new_empty(0, size), idxs.new_empty(0)
-        each = [_with_torchvision(*image, iou_threshold, size, score_threshold) for image in images]
+        each = [_with_torchvision(*image, iou_threshold, size, score_threshold, suppress) for image in images]
         return torch.stack([e[0] for e in each]), torch.stack([e[1] for e in each])
-    (suppress,) = torchvision_peer("batched_nms").values()
+    suppress = suppress or torchvision_peer("batched_nms")["torchvision"]
     above = (scores > (-torch.inf if score_threshold is None else score_threshold)).nonzero()[:, 0]
     keep = above[suppress(boxes[above], scores[above], idxs[above], iou_threshold)[:size]]
-    return torch.nn.functional.pad(keep, (0, size - len(keep)), value=-1), torch.tensor(len(keep))
+    return torch.nn.functional.pad(keep, (0, size - len(keep)), value=-1), keep.new_tensor(len(keep))
 
 
 def _overload(boxes, scores, idxs, iou_threshold, size, score_threshold=None):
@@ -67,5 +71,6 @@ SPEC = OpSpec(
     overload=_overload,
     gradients=(),
     peer={"torchvision": _with_torchvision} if torchvision_peer("batched_nms") else {},
+    judge=functools.partial(_with_torchvision, suppress=class_by_class) if torchvision_peer("batched_nms") else None,
     exact=True,
 )
