@@ -1,15 +1,39 @@
 """Memory in which a kernel that reads or writes beside its tensors is seen, for the tests under Triton's interpreter.
 
-Importing it doubles the tolerance for bfloat16: a GPU rounds to it, the interpreter cuts off.
+Importing it doubles the tolerance for bfloat16: a GPU rounds to it, the interpreter cuts off. And it makes products of
+bfloat16 tiles what they are on a GPU, where the interpreter multiplies the integers that hold them, and loops over
+ranges of computed numbers work with Triton 3.6 and a newer numpy.
 """
 
+import numpy as np
 import torch
+from triton.runtime import interpreter
 
 from fastcnn.testing import compare
 
 MARGIN = 64  # Elements; a multiple of what makes any pointer aligned.
 
 compare._ROUNDING[torch.bfloat16] *= 2
+_create_dot, _patch_lang_tensor = interpreter.InterpreterBuilder.create_dot, interpreter._patch_lang_tensor
+
+
+def _create_dot_of_floats(self, a, b, *rest):
+    wide = (
+        interpreter.TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), interpreter.tl.float32)
+        if x.dtype.scalar == interpreter.tl.bfloat16
+        else x
+        for x in (a, b)
+    )
+    return _create_dot(self, *wide, *rest)
+
+
+def _patch_lang_tensor_and_index(tensor, scope):
+    _patch_lang_tensor(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+
+interpreter.InterpreterBuilder.create_dot = _create_dot_of_floats
+interpreter._patch_lang_tensor = _patch_lang_tensor_and_index
 
 
 class Canaries:
