@@ -125,17 +125,20 @@ def grouped_tile(
 ) -> GroupedTile:
     """`interleaved`: a program stores channels of all groups by turns; `point`: it reads no pixel twice.
 
-    float32 is multiplied by the ordinary units, from registers, of which tiles must leave enough. A pixel that is read
-    for several results should come from L1, which copies that run ahead go past.
+    float32 is multiplied by the ordinary units, from registers, of which tiles must leave enough, as they must for the
+    addresses of pixels gathered from planes, one by one. A pixel that is read for several results should come from L1,
+    which copies that run ahead go past.
     """
     merged = 1 if interleaved else grouped_merged(channels_last, element_size, in_group, out_group, groups)
-    depth = _side(merged * in_group, 64 if element_size == 2 else 16)
+    gathers = not (channels_last or point)
+    depth = _side(merged * in_group, 16 if element_size == 4 or gathers else 64)
     stages = 3 if point and element_size == 2 else 1
     if interleaved:
         places = _power_of_2(groups, 2, 8)
         columns = _power_of_2(out_group, 16, 128 // places)
         return GroupedTile(1, groups, 64, columns, depth, 4, stages)
-    columns = _power_of_2(merged * out_group, 16, 128) if element_size == 2 else _side(merged * out_group, 64)
+    most = 64 if element_size == 4 or gathers else 128
+    columns = _power_of_2(merged * out_group, 16, most) if element_size == 2 else _side(merged * out_group, most)
     return GroupedTile(merged, 1, 128 if columns <= 32 else 64, columns, depth, 4, stages)
 
 

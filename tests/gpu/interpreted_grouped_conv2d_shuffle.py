@@ -10,7 +10,7 @@ from canaries import Canaries
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastcnn.kernels import _configs
+from fastcnn.kernels import _configs, _grouped_launch
 from fastcnn.kernels import grouped_conv2d_shuffle as kernels
 from fastcnn.ops import _library
 from fastcnn.testing.compare import assert_close_to
@@ -97,8 +97,16 @@ def test_several_tiles_and_parts(dtype, layout):
         assert_matches_the_reference(shape, groups * each_out, (kernel,) * 2, window, dtype, layout, reduction=1024)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("groups", [1, 3])
+def test_results_of_one_pixel(groups, layout):
+    """The strides of one number to an image say nothing of the format."""
+    window = ((1, 1), (0, 0), (1, 1), groups, groups)
+    assert_matches_the_reference((2, 4 * groups, 3, 5), groups, (3, 5), window, torch.float32, layout)
+
+
 def test_sums_of_many_tiles_have_one_order():
-    with mock.patch.object(kernels, "depthwise_reduction", lambda *_: _configs.DepthwiseReduction(3, 2)):
+    with mock.patch.object(_grouped_launch, "depthwise_reduction", lambda *_: _configs.DepthwiseReduction(3, 2)):
         window = ((1, 1), (1, 1), (1, 1), 2, 2)
         args = ((2, 8, 9, 20), 8, (3, 3), window, torch.float16, torch.channels_last)
         assert_matches_the_reference(*args, reduction=1024)
