@@ -150,7 +150,10 @@ def grouped_weight_tile(element_size: int, in_group: int, out_group: int, groups
     return GroupedTile(merged, 1, 64 if element_size == 2 else 32, columns, depth, 4, 1)
 
 
-def grouped_taps(tile: GroupedTile, taps: int, kernel_w: int) -> int:
-    """Taps whose sums a program keeps: all, those of a row of the kernel, or one, by the registers they take."""
-    room = 4096 // (tile.columns * tile.depth)
+def grouped_taps(tile: GroupedTile, taps: int, kernel_w: int, channels_last: bool) -> int:
+    """Taps whose sums a program keeps: all, those of a row of the kernel, or one, by the registers they take.
+
+    Those of planes are gathered one by one, which takes registers too.
+    """
+    room = (4096 if channels_last else 1024) // (tile.columns * tile.depth)
     return taps if taps <= room else kernel_w if kernel_w <= room else 1

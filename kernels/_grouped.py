@@ -237,7 +237,7 @@ def convolve_kernel(
             WINDOW, TRANSPOSED, CHANNELS_LAST, SHUFFLED and TRANSPOSED, POINT, EVEN, False, DEPTH,
         )
         if MERGED > 1:
-            spoilt = tl.max(tl.max(tl.where(sums - sums == 0, 0, 1), 1), 0)
+            spoilt = tl.max(tl.where(sums - sums == 0, 0, 1))
             for only in range(MERGED * spoilt):
                 part = _sums(
                     x_ptr, weight_ptr, positions, channels, columns, sizes, chunks, only,

@@ -156,7 +156,7 @@ def grad_weight(
     in_group, out_group = in_channels // groups, out_channels // groups
     point, images, in_size, out_size = _maps(x, grad, window, padding, channels_last)
     tile = grouped_weight_tile(x.element_size(), in_group, out_group, groups)
-    taps = grouped_taps(tile, window[0] * window[1], window[1])
+    taps = grouped_taps(tile, window[0] * window[1], window[1], channels_last)
     blocks = -(-groups // tile.merged)
     column_tiles, depth_tiles = -(-tile.merged * out_group // tile.columns), -(-tile.merged * in_group // tile.depth)
     tiles = -(-out_size[2] // tile.positions)
