@@ -140,6 +140,72 @@ SQUEEZE_TERMS = 32  # Images added up at a time.
 SQUEEZE_PROGRAMS = 1024
 
 
-def _power_of_two(n: int) -> int:
-    """The smallest one that is not smaller."""
-    return 1 << (n - 1).bit_length()
+@dataclass(frozen=True)
+class GroupedTile:
+    """Of grouped convolutions: groups to a block, groups that a program has one after another, sides of a product."""
+
+    merged: int
+    together: int
+    positions: int
+    columns: int
+    depth: int
+    num_warps: int
+    num_stages: int
+
+
+def _power_of_two(n: int, least: int = 1, most: int = 1 << 30) -> int:
+    """The least one of at least n, within bounds."""
+    return min(max(1 << (n - 1).bit_length(), least), most)
+
+
+def _side(n: int, most: int) -> int:
+    """The side of 16 to `most` whose tiles cover n with the least left over, the longest of those."""
+    return min((-(-n // side) * side, -side) for side in (16, 32, 64, 128) if side <= most)[1] * -1
+
+
+def grouped_merged(channels_last: bool, element_size: int, in_group: int, out_group: int, groups: int) -> int:
+    """Groups to a block, for so many channels of a group on either side.
+
+    Products are 16 wide at least; 16-bit ones with channels last 32, for 64 bytes a pixel, as tensor cores are fast.
+    """
+    width = 32 if channels_last and element_size == 2 else 16
+    return max(1, min(groups, width // max(in_group, out_group)))
+
+
+def grouped_tile(
+    channels_last: bool, element_size: int, in_group: int, out_group: int, groups: int, interleaved: bool, point: bool
+) -> GroupedTile:
+    """`interleaved`: a program stores channels of all groups by turns; `point`: it reads no pixel twice.
+
+    float32 is multiplied by the ordinary units, from registers, of which tiles must leave enough, as they must for the
+    addresses of pixels gathered from planes, one by one. A pixel that is read for several results should come from L1,
+    which copies that run ahead go past.
+    """
+    merged = 1 if interleaved else grouped_merged(channels_last, element_size, in_group, out_group, groups)
+    gathers = not (channels_last or point)
+    depth = _side(merged * in_group, 16 if element_size == 4 or gathers else 64)
+    stages = 3 if point and element_size == 2 else 1
+    if interleaved:
+        places = _power_of_two(groups, 2, 8)
+        columns = _power_of_two(out_group, 16, 128 // places)
+        return GroupedTile(1, groups, 64, columns, depth, 4, stages)
+    most = 64 if element_size == 4 or gathers else 128
+    columns = _power_of_two(merged * out_group, 16, most) if element_size == 2 else _side(merged * out_group, most)
+    return GroupedTile(merged, 1, 128 if columns <= 32 else 64, columns, depth, 4, stages)
+
+
+def grouped_weight_tile(element_size: int, in_group: int, out_group: int, groups: int) -> GroupedTile:
+    """Of the gradient in the weights: `columns` by `depth` sums, over so many positions at a time."""
+    merged = grouped_merged(True, element_size, in_group, out_group, groups)
+    sides = merged * out_group, merged * in_group
+    columns, depth = (_power_of_two(n, 16, 64) if element_size == 2 else _side(n, 32) for n in sides)
+    return GroupedTile(merged, 1, 64 if element_size == 2 else 32, columns, depth, 4, 1)
+
+
+def grouped_taps(tile: GroupedTile, taps: int, kernel_w: int, channels_last: bool) -> int:
+    """Taps whose sums a program keeps: all, those of a row of the kernel, or one, by the registers they take.
+
+    Those of planes are gathered one by one, which takes registers too.
+    """
+    room = (4096 if channels_last else 1024) // (tile.columns * tile.depth)
+    return taps if taps <= room else kernel_w if kernel_w <= room else 1

@@ -18,6 +18,7 @@ from fastcnn.ops.channel_shuffle import channel_shuffle, shuffled
 
 _NAME = "grouped_conv2d_shuffle"
 _mode = _library.mode
+_WIDE_GROUP = 64  # Channels of a group from which a convolution is a matter of arithmetic, not of memory.
 # Whether PyTorch's bfloat16 convolutions have instructions of their own, which our kernels do not use.
 _HAS_BF16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
@@ -84,8 +85,8 @@ def grouped_conv2d_shuffle(
         if activation:
             result = result.relu_()
         return channel_shuffle(result, shuffle_groups) if shuffle_groups > 1 else result
-    if weight.size(2) == weight.size(3) == 1 and padding == (0, 0) and stride != (1, 1):
-        # Of a 1x1 convolution with a stride, the pixels in between do not matter.
+    if weight.size(2) == weight.size(3) == 1 and padding == (0, 0) and stride != (1, 1) and input.device.type != "cuda":
+        # Of a 1x1 convolution with a stride, the pixels in between do not matter. Kernels on a GPU step over them.
         layout = suggest_memory_format(input)
         input, stride = input[:, :, :: stride[0], :: stride[1]].contiguous(memory_format=layout), (1, 1)
     return _library.call(
@@ -103,7 +104,11 @@ def grouped_conv2d_shuffle(
 
 
 def _torch_is_as_fast(input: Tensor, weight: Tensor, stride: tuple[int, int], groups: int) -> bool:
-    """Measured on AVX-512, over both memory formats and batches of 1 and 16."""
+    """On a CPU measured on AVX-512, over both memory formats and batches of 1 and 16; on a GPU not yet measured."""
+    if input.device.type == "cuda":
+        each = sorted((weight.size(1), weight.size(0) // groups))
+        one = weight.size(1) == 1 and weight.size(2) * weight.size(3) > 1
+        return one or groups == 1 or each[0] >= _WIDE_GROUP or input.dtype == torch.float64
     bfloat16 = input.dtype == torch.bfloat16
     if input.device.type != "cpu" or not (input.dtype == torch.float32 or (bfloat16 and _HAS_BF16)):
         return False
@@ -202,17 +207,22 @@ def _products(output, weight) -> int:
     return 2 * output[0] * output[2] * output[3] * weight[0] * weight[1] * weight[2] * weight[3]
 
 
-_TORCH_RULE = (
+_CPU_RULE = (
     "PyTorch's convolution for channels_last input in one group, for kernels larger than 1x1 with a stride, with one "
     "or with more than 8 (channels_last: 4) channels to a group, in float32; in bfloat16 where the CPU has "
     "instructions for it, but for contiguous input with at most 20 (larger kernels: 4) channels to a group"
+)
+_CUDA_RULE = (
+    "PyTorch's convolution for one group, for groups of 64 or more channels in and out, for one channel to a group "
+    "with kernels larger than 1x1, and for float64"
 )
 _WINDOW = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, SymInt shuffle_groups"
 _op = _library.define(
     f"grouped_conv2d_shuffle(Tensor input, Tensor weight, Tensor? bias, {_WINDOW}, bool relu) -> Tensor",
     reference=_reference,
     fake=_fake,
-    torch_rule={"CPU": _TORCH_RULE},
+    triton="grouped_conv2d_shuffle",
+    torch_rule={"CPU": _CPU_RULE, "CUDA": _CUDA_RULE},
     flops=lambda input, weight, *_, out_shape=None, **__: _products(out_shape, weight),
 )
 _backward_input_op = _library.define(
@@ -220,12 +230,14 @@ _backward_input_op = _library.define(
     "bool channels_last) -> Tensor",
     reference=_reference_backward_input,
     fake=_fake_backward_input,
+    triton="grouped_conv2d_shuffle",
     flops=lambda grad, weight, *_, **__: _products(grad, weight),
 )
 _backward_weight_op = _library.define(
     f"grouped_conv2d_shuffle_backward_weight(Tensor grad, Tensor input, SymInt[] weight_size, {_WINDOW}) -> Tensor",
     reference=_reference_backward_weight,
     fake=_fake_backward_weight,
+    triton="grouped_conv2d_shuffle",
     flops=lambda grad, input, weight_size, *_, **__: _products(grad, weight_size),
 )
 

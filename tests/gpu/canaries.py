@@ -1,11 +1,14 @@
 """Memory in which a kernel that reads or writes beside its tensors is seen, for the tests under Triton's interpreter.
 
-Importing it doubles the tolerance for bfloat16: a GPU rounds to it, the interpreter cuts off. And launches refuse
-keywords that a kernel does not know, as they do on a GPU.
+Importing it doubles the tolerance for bfloat16: a GPU rounds to it, the interpreter cuts off. Launches refuse keywords
+that a kernel does not know, as they do on a GPU; products of bfloat16 tiles are what they are there, where the
+interpreter multiplies the integers that hold them; and loops over ranges of computed numbers work with Triton 3.6 and a
+newer numpy.
 """
 
+import numpy as np
 import torch
-from triton.runtime.interpreter import GridExecutor
+from triton.runtime import interpreter
 
 from fastcnn.testing import compare
 
@@ -14,16 +17,34 @@ MARGIN = 64  # Elements; a multiple of what makes any pointer aligned.
 OPTIONS = {"num_warps", "num_stages", "enable_fp_fusion"}
 
 compare._ROUNDING[torch.bfloat16] *= 2
-launch = GridExecutor.__call__
+_launch = interpreter.GridExecutor.__call__
+_create_dot, _patch_lang_tensor = interpreter.InterpreterBuilder.create_dot, interpreter._patch_lang_tensor
 
 
-def checked_launch(self, *args, **keywords):
+def _checked_launch(self, *args, **keywords):
     unknown = keywords.keys() - OPTIONS - set(self.arg_names)
     assert not unknown, f"{self.fn.__name__} has no {unknown}"
-    return launch(self, *args, **keywords)
+    return _launch(self, *args, **keywords)
 
 
-GridExecutor.__call__ = checked_launch
+def _create_dot_of_floats(self, a, b, *rest):
+    wide = (
+        interpreter.TensorHandle((x.data.astype(np.uint32) << 16).view(np.float32), interpreter.tl.float32)
+        if x.dtype.scalar == interpreter.tl.bfloat16
+        else x
+        for x in (a, b)
+    )
+    return _create_dot(self, *wide, *rest)
+
+
+def _patch_lang_tensor_and_index(tensor, scope):
+    _patch_lang_tensor(tensor, scope)
+    scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.item()))
+
+
+interpreter.GridExecutor.__call__ = _checked_launch
+interpreter.InterpreterBuilder.create_dot = _create_dot_of_floats
+interpreter._patch_lang_tensor = _patch_lang_tensor_and_index
 
 
 class Canaries:

@@ -23,7 +23,13 @@ from fastcnn.ops import _library
 from fastcnn.testing import compare
 from fastcnn.testing.specs import SPECS
 
-OPS = ["local_response_norm", "sigmoid_focal_loss", "softmax_focal_loss", "squeeze_excite"]
+OPS = [
+    "grouped_conv2d_shuffle",
+    "local_response_norm",
+    "sigmoid_focal_loss",
+    "softmax_focal_loss",
+    "squeeze_excite",
+]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 ALL = [(SPECS[name], case) for name in OPS for case in SPECS[name].cases]
 SHORT = [pytest.param(spec, case, id=f"{spec.name}-{case.name}") for spec, case in ALL if "several" not in case.name]
@@ -32,8 +38,12 @@ LAYOUTS = [param for param in SHORT if param.values[1].name != "scalar" and para
 launched: list[str] = []
 
 
+def family(name):
+    return {op for op in _library.ops if op == name or op.startswith(f"{name}_backward")}
+
+
 def enrol(name):
-    for op in (name, f"{name}_backward"):
+    for op in family(name):
 
         def run(*args, op=op):
             launched.append(op)
@@ -66,7 +76,7 @@ def test_values(spec, case, dtype):
 @pytest.mark.parametrize("spec, case", SHORT)
 def test_gradients(spec, case, dtype, layout):
     contract.test_gradients(spec, case, dtype, layout, "cpu")
-    assert set(launched) == {spec.name, f"{spec.name}_backward"}
+    assert set(launched) == family(spec.name)
 
 
 @pytest.mark.parametrize("spec, case", LAYOUTS)
@@ -156,7 +166,7 @@ def test_focal_loss_at_the_ends_of_blocks(dtype, reduction):
         compare_both("sigmoid_focal_loss", [x, index], 0.3, 2.0, reduction, -2, dtype=dtype)
 
 
-@pytest.mark.parametrize("name", [name for name in OPS if name != "squeeze_excite"])
+@pytest.mark.parametrize("name", [name for name in OPS if name not in ("grouped_conv2d_shuffle", "squeeze_excite")])
 def test_raw_calls_check_shapes(name):
     module = import_module(f"fastcnn.kernels.{name}")
     _, args = SPECS[name].overload(*contract.arguments(SPECS[name].cases[0], torch.float32))

@@ -3,8 +3,11 @@
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import find_spec
+from math import prod
+from unittest import mock
 
 import pytest
+import torch
 
 if find_spec("triton") is None:
     pytest.skip("triton is not installed: pip install 'fastcnn[triton]'", allow_module_level=True)
@@ -12,6 +15,7 @@ if find_spec("triton") is None:
 import triton
 from test_triton_offline import ARCHITECTURES, compile_offline, measure
 
+from fastcnn.kernels import _grouped_launch
 from fastcnn.kernels._configs import (
     FOCAL,
     LRN,
@@ -37,6 +41,7 @@ class Budget:
     load: bytes of a lane's widest load, a lower bound.
     per_output: instructions of the whole program, all of its branches, over the elements a lane has.
     shared: bytes of shared memory.
+    stack: bytes of it, which hold predicates where there are more of them than registers for them.
     """
 
     kernel: str
@@ -50,6 +55,9 @@ class Budget:
     elements: int = 8
     num_warps: int = 4
     multiples: tuple[str, ...] = ()
+    num_stages: int = 3
+    stack: int = 0
+    what: str = ""
 
 
 def focal(dtype: str, width: int, **more: int) -> dict[str, int]:
@@ -121,6 +129,54 @@ def squeeze_weights(dtype: str, registers: int, per_output: float, shared: int):
 
 
 FORWARD, BACKWARD = {"BACKWARD": False, "grads_ptr": None}, {"BACKWARD": True, "bias_ptr": None}
+
+
+def grouped(which: str, dtype: str, layer: str, registers: int, load: int, per_output: float, shared: int, last=True):
+    """What the launchers launch for a layer: "N C side out groups kernel stride shuffle_groups"."""
+    images, channels, side, out, groups, size, step, shuffle = map(int, layer.split())
+    launches = []
+    options = {
+        "dtype": {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[dtype],
+        "device": "meta",
+    }
+    layout = torch.channels_last if last else torch.contiguous_format
+    x = torch.empty(images, channels, side, side, **options, memory_format=layout)
+    weight = torch.empty(out, channels // groups, size, size, **options)
+    window = ((step, step), (size // 2, size // 2), (1, 1), groups, shuffle)
+    functions = import_module("fastcnn.kernels.grouped_conv2d_shuffle")
+    with mock.patch.object(_grouped_launch, "launch", lambda *args, **options: launches.append((args, options))):
+        y = functions.grouped_conv2d_shuffle(x, weight, weight.new_empty(out), *window, True)
+        if which != "forward":
+            launches.clear()
+        if which == "backward_input":
+            functions.grouped_conv2d_shuffle_backward_input(y, weight, x.shape, *window, last)
+        if which == "backward_weight":
+            functions.grouped_conv2d_shuffle_backward_weight(y, x, weight.shape, *window)
+    (kernel, _, _, *args), options = launches[0 if which == "backward_weight" else -1]
+    warps, stages = options.pop("num_warps"), options.pop("num_stages")
+    given = dict(zip([p for p in kernel.params if not p.is_constexpr], args, strict=True))
+    numbers = {p.name: n for p, n in given.items() if not (p.do_not_specialize or torch.is_tensor(n))}
+    constants = {name: n for name, n in options.items() if name.isupper()}
+    constants |= {name: n for name, n in numbers.items() if n in (1, None)}
+    sides = ("COLUMNS", "DEPTH", "TAPS") if which == "backward_weight" else ("COLUMNS", "POSITIONS", "TOGETHER")
+    return Budget(
+        "_grouped_weight.grad_weight" if which == "backward_weight" else "_grouped.convolve",
+        dtype,
+        constants,
+        registers,
+        load,
+        per_output,
+        shared,
+        (("partial_ptr", "fp32"),),
+        prod(options[side] for side in sides) // (32 * warps),
+        warps,
+        tuple(k for k, n in numbers.items() if n and n % 16 == 0),
+        stages,
+        32,
+        f"{which}-{layer}-{'NHWC' if last else 'NCHW'}",
+    )
+
+
 NUMBER = {"COUNTED": False, "EACH": False}
 BUDGETS = [
     sigmoid("forward", "fp16", 0, 49, 114),
@@ -162,6 +218,20 @@ BUDGETS = [
     squeeze("fp32", 128, 176, 43, 8192, **BACKWARD),
     squeeze_weights("bf16", 176, 225, 18432),
     squeeze_weights("fp32", 176, 225, 18432),
+    grouped("forward", "fp16", "32 128 56 128 32 3 1 1", 172, 16, 64, 10300),
+    grouped("forward", "bf16", "32 128 56 128 32 3 1 1", 140, 4, 137, 4700, last=False),
+    grouped("forward", "fp32", "32 256 28 256 32 3 1 1", 141, 16, 118, 9300),
+    grouped("forward", "bf16", "32 1024 14 1024 32 3 1 1", 88, 16, 26, 10300),
+    grouped("forward", "fp16", "32 240 28 240 3 1 1 3", 134, 16, 37, 16400),
+    grouped("forward", "fp32", "32 384 28 96 8 1 1 8", 185, 16, 50, 5200),
+    grouped("forward", "bf16", "32 240 28 60 3 1 1 3", 100, 16, 35, 15400, last=False),
+    grouped("forward", "fp16", "32 12 1 6 2 1 1 2", 79, 4, 92, 7700),
+    grouped("forward", "fp32", "1 2 1 2 2 1 1 1", 128, 4, 116, 9300, last=False),
+    grouped("backward_input", "fp16", "32 256 56 256 32 3 2 1", 165, 16, 64, 10300),
+    grouped("backward_input", "fp32", "32 240 28 240 3 1 1 3", 79, 16, 50, 9300, last=False),
+    grouped("backward_weight", "fp16", "32 128 56 128 32 3 1 1", 166, 16, 45, 4200),
+    grouped("backward_weight", "fp32", "32 128 56 128 32 3 1 1", 156, 16, 165, 4200, last=False),
+    grouped("backward_weight", "bf16", "32 240 28 240 3 1 1 3", 141, 16, 50, 16400),
 ]
 
 # Triton makes constants of numbers that are 1.
@@ -174,6 +244,8 @@ ONES = [
 
 
 def label(budget: Budget) -> str:
+    if budget.what:
+        return f"{budget.kernel}-{budget.dtype}-{budget.what}"
     return "-".join([budget.kernel, budget.dtype, *(f"{name}={value}" for name, value in budget.constants.items())])
 
 
@@ -191,7 +263,8 @@ def compiled(budget: Budget, architecture: int):
         if n not in budget.constants
     }
     multiples = [name for name in budget.multiples if name in signature]
-    return compile_offline(kernel, signature, budget.constants, architecture, budget.num_warps, True, multiples)
+    options = (budget.num_warps, True, multiples, budget.num_stages)
+    return compile_offline(kernel, signature, budget.constants, architecture, *options)
 
 
 @pytest.mark.parametrize("kernel, numbers", ONES)
@@ -205,7 +278,7 @@ def test_compiles_where_a_number_is_1(kernel, numbers):
 @pytest.mark.parametrize("budget", BUDGETS, ids=label)
 def test_is_within_budget(budget, architecture, tmp_path):
     measured = measure(compiled(budget, architecture), tmp_path / "kernel.cubin")
-    assert measured.stack == measured.local == 0, measured
+    assert measured.stack <= budget.stack and measured.local == 0, measured
     assert measured.shared <= budget.shared, measured
     assert measured.registers <= budget.registers, measured
     assert measured.load >= budget.load, measured

@@ -51,7 +51,7 @@ BUDGETS = [
 ]
 
 
-def compile_offline(kernel, signature, constants, architecture, num_warps, fp_fusion=False, multiples=()):
+def compile_offline(kernel, signature, constants, architecture, num_warps, fp_fusion=False, multiples=(), num_stages=3):
     """The compiled kernel, pointers taken as 16-byte aligned, as those of PyTorch are, `multiples` as such of 16."""
     names = kernel.arg_names
     types = {**signature, **dict.fromkeys(constants, "constexpr")}
@@ -65,7 +65,7 @@ def compile_offline(kernel, signature, constants, architecture, num_warps, fp_fu
         constexprs={(names.index(name),): value for name, value in constants.items()},
         attrs={(i,): [["tt.divisibility", 16]] for i, name in enumerate(names) if aligned(name)},
     )
-    options = {"num_warps": num_warps, "enable_fp_fusion": fp_fusion}
+    options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": fp_fusion}
     return triton.compile(source, target=GPUTarget("cuda", architecture, 32), options=options)
 
 
@@ -91,7 +91,7 @@ def measure(compiled, path):
     sass = cuobjdump(compiled.asm["cubin"], path, "-sass")
     code = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][A-Z0-9_.]*)", sass, re.M)
     code = [op for op in code if op != "NOP"]
-    loads = [int(m[1]) // 8 for op in code if (m := re.search(r"^LDG\.E\.?(?:\w+\.)*?(64|128)\b", op))]
+    loads = [int(m[1]) // 8 for op in code if (m := re.search(r"^LDG(?:STS)?\.E\.?(?:\w+\.)*?(64|128)\b", op))]
     return Measured(
         numbers["REG"], numbers["STACK"], numbers["LOCAL"], compiled.metadata.shared, max(loads, default=4), len(code)
     )

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses import FakeTensorMode
 
 from fastcnn import _backend, nn, ops, reference_mode
 from fastcnn.ops import _library
@@ -196,6 +197,26 @@ def test_the_layer_is_its_twin(args):
     actual = torch.autograd.grad(out, (x, *ours.parameters()), cotangent)
     expected = torch.autograd.grad(wanted, (x, *theirs.parameters()), cotangent)
     torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(
+    "each, out, groups, kernel, dtype, expected",
+    [
+        (4, 4, 32, 3, torch.bfloat16, False),
+        (80, 20, 3, 1, torch.float32, False),
+        (80, 80, 3, 1, torch.float32, True),
+        (16, 16, 1, 1, torch.float16, True),
+        (1, 1, 8, 3, torch.float16, True),
+        (1, 1, 8, 1, torch.float16, False),
+        (4, 4, 32, 3, torch.float64, True),
+    ],
+)
+def test_what_a_gpu_leaves_to_pytorch(each, out, groups, kernel, dtype, expected):
+    module = importlib.import_module("fastcnn.ops.grouped_conv2d_shuffle")
+    with FakeTensorMode():
+        x = torch.empty(1, each * groups, 8, 8, dtype=dtype, device="cuda")
+        weight = torch.empty(out * groups, each, kernel, kernel, dtype=dtype, device="cuda")
+        assert module._torch_is_as_fast(x, weight, (1, 1), groups) is expected
 
 
 RAW = {
