@@ -33,7 +33,7 @@ def _times_slope(grad, x, SILU: tl.constexpr):
         s = _sigmoid(x)
         return grad * (s * (1 + x * (1 - s)))
     else:
-        return grad * (x > 0).to(tl.float32)
+        return tl.where(x <= 0, 0.0, grad)  # Not a product: the gradient may be infinite.
 
 
 @triton.jit

@@ -21,9 +21,10 @@ def batched_nms_padded(
     """The first `max_output_size` of what :func:`fastcnn.ops.batched_nms` keeps, of one image or of a batch.
 
     Shapes depend on shapes alone, so that ``torch.compile(fullgraph=True)`` and ``torch.export`` need no dynamic shapes
-    for it, and on a GPU nothing waits for the device, so that a CUDA graph can hold it. Work stops when the result is
-    full; on a GPU, in each class that would fill it alone. Memory grows linearly with the number of boxes.
-    Deterministic. Greedy suppression within classes is that of R-CNN (Girshick et al. 2014, section 2.3).
+    for it, and the CUDA kernels wait for nothing, so that a CUDA graph can hold it (the reference, which runs where
+    they are missing, does wait). Work stops when the result is full; on a GPU, in each class that would fill it alone.
+    Memory grows linearly with the number of boxes. Deterministic. Greedy suppression within classes is that of R-CNN
+    (Girshick et al. 2014, section 2.3).
 
     Args:
         boxes: ``[N, 4]`` or ``[B, N, 4]`` corners ``(x1, y1, x2, y2)``; float64, float32, bfloat16 or float16.

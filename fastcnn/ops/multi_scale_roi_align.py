@@ -12,6 +12,7 @@ from fastcnn.ops import _checks, _library, roi_align
 from fastcnn.ops.boxes import bins_of, check_images, empty_maps, index_errors, is_channels_last, rois_of
 
 _EPSILON = 1e-6  # torchvision's: a box of exactly a level's size must not fall below it by rounding.
+_MAX_MAPS = 16  # Of the CUDA kernels, whose table of maps is an argument.
 
 
 def multi_scale_roi_align(
@@ -28,7 +29,8 @@ def multi_scale_roi_align(
 
     The map is that of level ``floor(canonical_level + log2(sqrt(area) / canonical_scale) + 1e-6)`` (equation 1 of the
     paper), held between the levels of the first and the last scale, the level of a scale being ``-log2(scale)``. With
-    one map all boxes are pooled from it. One op: no shape depends on which box goes where, and a GPU is not waited for.
+    one map all boxes are pooled from it. One op: no shape depends on which box goes where, and the CUDA kernels do not
+    wait for the device (the reference, which runs where they are missing, does).
 
     Args:
         features: ``[N, C, Hi, Wi]`` maps from the finest to the coarsest, at most 16 on a GPU; float64, float32,
@@ -49,8 +51,8 @@ def multi_scale_roi_align(
 
     Raises:
         ValueError: no maps, other than one scale for each, maps that differ in more than height and width, a wrong rank
-            or width, an empty map, a batch index outside the batch (CPU; on a GPU, where looking would mean waiting,
-            such a box gives zeros), or two devices.
+            or width, an empty map, more than 16 maps on a GPU, a batch index outside the batch (CPU; the CUDA kernels,
+            for which looking would mean waiting, give zeros for such a box), or two devices.
         TypeError: a tensor that is not floating-point, or an argument of the wrong type.
 
     Differentiable in all `features`, twice; boxes get no gradient. Every gradient is summed in a fixed order:
@@ -69,6 +71,8 @@ def multi_scale_roi_align(
             )
         if x.device != features[0].device:
             _checks.same_device(op, **{"features[0]": features[0], f"features[{i}]": x})
+    if features[0].device.type == "cuda" and len(features) > _MAX_MAPS:
+        raise ValueError(f"{op}: expected at most {_MAX_MAPS} feature maps on a GPU, got {len(features)}")
     _checks.number(op, canonical_scale=canonical_scale, **{f"scales[{i}]": s for i, s in enumerate(scales)})
     _checks.integer(op, sampling_ratio=sampling_ratio, canonical_level=canonical_level)
     scales = [float(scale) for scale in scales]

@@ -143,8 +143,10 @@ def _reference_backward(grad, input, weight1, weight2, saved, silu, hard, needed
     of_gate = torch.where((gate > 0) & (gate < 1), of_gate / 6, 0) if hard else of_gate * gate * (1 - gate)
     sigmoid = hidden.sigmoid()
     activated = hidden * sigmoid if silu else hidden.relu()
-    slope = sigmoid * (1 + hidden * (1 - sigmoid)) if silu else (hidden > 0).to(wide)
-    of_hidden = of_gate @ weight2.flatten(1).to(wide) * slope
+    of_hidden = of_gate @ weight2.flatten(1).to(wide)
+    # ReLU's slope is no factor: a gradient may be infinite.
+    slope = sigmoid * (1 + hidden * (1 - sigmoid))
+    of_hidden = of_hidden * slope if silu else torch.where(hidden <= 0, 0, of_hidden)
     of_mean = of_hidden @ weight1.flatten(1).to(wide) / (input.size(2) * input.size(3))
     grads = (
         grad * gate[..., None, None] + of_mean[..., None, None],

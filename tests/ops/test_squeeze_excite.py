@@ -71,6 +71,17 @@ class TestByHand:
         assert torch.equal(grads[0][0, :, 0, 0], torch.tensor([0.0, 1.0, 1.0]))
         assert not any(g.any() for g in grads[1:])
 
+    def test_a_relu_at_rest_passes_no_gradient_even_if_infinite(self, mode):
+        x = torch.ones(1, 2, 3, 3, requires_grad=True)
+        w1, b1 = torch.tensor([[-1.0, -1.0], [1.0, 1.0]]).requires_grad_(), torch.zeros(2, requires_grad=True)
+        w2, b2 = torch.ones(2, 2, requires_grad=True), torch.zeros(2, requires_grad=True)
+        with mode():
+            out = ops.squeeze_excite(x, w1, b1, w2, b2)
+        grad = torch.ones_like(out)
+        grad[0, 0, 1, 1] = math.inf
+        of_w1, of_b1 = torch.autograd.grad(out, (w1, b1), grad)
+        assert not of_w1[0].any() and not of_b1[0].any() and of_w1[1].isinf().all() and of_b1[1].isinf()
+
 
 @given(
     shape=st.tuples(st.integers(1, 5), st.integers(1, 40), st.integers(1, 9), st.integers(1, 9)),
