@@ -5,7 +5,7 @@ TORCH  ?= torch==2.13.0
 RUN    := $(VENV)/bin/python
 export PYTEST_ADDOPTS ?=
 
-.PHONY: demo test test-slow asan lint format bench cuda-check gpu-check wheel clean FORCE
+.PHONY: demo test test-slow triton-oldest asan lint format bench cuda-check gpu-check wheel clean FORCE
 
 demo: $(VENV)/native  ## the main job: three ops and two networks on a photograph, against PyTorch
 	$(RUN) -m fastcnn bench --quick
@@ -15,6 +15,16 @@ test: $(VENV)/native
 
 test-slow: $(VENV)/native
 	$(RUN) -m pytest -m "slow"
+
+# The oldest Triton that pyproject.toml allows, before that of .venv, with the torch that is there.
+TRITON := build/triton-3.6.0
+triton-oldest: $(VENV)/native $(TRITON)/installed  ## the tests of Triton kernels that need no GPU, with Triton 3.6.0
+	export PYTHONPATH=$(CURDIR)/$(TRITON); \
+	  $(RUN) -c "import triton; assert triton.__version__ == '3.6.0', triton" && $(RUN) -m pytest tests/gpu/test_triton_*.py
+
+$(TRITON)/installed: $(VENV)/env
+	$(RUN) -m pip install --quiet --no-deps --upgrade --target $(TRITON) triton==3.6.0
+	touch $@
 
 # On two cores five minutes to build (depthwise_conv2d is half of it), then two to five for each level. Python is not
 # built with the sanitizers, so their runtime is loaded before it; opcheck and the like see no other kernel.

@@ -223,9 +223,7 @@ def grad_weight_kernel(
 
     sums = _zeros(LINES * TAPS_B, DOWN, ACROSS)
     bias = tl.zeros((DOWN, ACROSS), tl.float32)
-    chunk = part * chunks
-    end = chunk + chunks
-    while chunk < end:  # Triton 3.6 interprets no range of numbers that are not Python's.
+    for chunk in range(part * chunks, (part + 1) * chunks):
         across = (block if CHANNELS_LAST else chunk % across_blocks) * ACROSS + tl.arange(0, ACROSS)[None, :]
         item = chunk // across_blocks * DOWN + tl.arange(0, DOWN)[:, None]
         group = item % groups
@@ -261,7 +259,6 @@ def grad_weight_kernel(
                             met = tl.where(at + _meets(j, k, STRIDE_B, DILATION_B, False, QUEUE) < out_b, x, 0)
                         term = met * grads[_meets(j, k, STRIDE_B, DILATION_B, False, QUEUE)]
                         sums = _plus(sums, t * TAPS_B + k, term)
-        chunk += 1
 
     partial_ptr += part.to(tl.int64) * ((TAPS_B * TAPS_L + HAS_BIAS) * filters)
     if CHANNELS_LAST:

@@ -129,14 +129,12 @@ def _sum_kernel(
     programs = tl.num_programs(0)
     whole = n.to(tl.int64) // (GROUPS * WIDTH)
     total = tl.zeros([GROUPS, WIDTH], tl.float32)
-    block = program.to(tl.int64)
-    while block < whole:  # Triton 3.6 interprets no range of numbers that are not Python's.
+    for block in range(program.to(tl.int64), whole, programs):
         x, y, _, _, counts = _inputs(
             x_ptr, target_ptr, block * (GROUPS * WIDTH), n, classes, ignore_index, True, DENSE, GROUPS, WIDTH
         )
         loss = _loss(x, y, background, difference, gamma, POWER)
         total += loss if DENSE else tl.where(counts, loss, 0.0)
-        block += programs
     if program == whole % programs:
         x, y, _, _, counts = _inputs(
             x_ptr, target_ptr, whole * (GROUPS * WIDTH), n, classes, ignore_index, False, DENSE, GROUPS, WIDTH
