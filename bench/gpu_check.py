@@ -99,7 +99,7 @@ def steps(out: Path, scratch: Path, left: Callable[[], float]) -> Iterator[Step]
     workers = ["-n", str(max((os.cpu_count() or 1) - 2, 1)), "--dist", "loadgroup"] if has("xdist") else []
     yield tests("GPU tests", 150, "tests/gpu", f"--ignore={LARGE}", *workers)
     yield tests("GPU tests of over 2^31 elements", 35, LARGE)
-    yield from (sanitizer(tool, path) for tool in ("memcheck", "racecheck"))
+    yield from (sanitizer(tool, out, path) for tool in ("memcheck", "racecheck"))
 
     def bench(name: str, file: str, options: list[str], budget: float, share: float, slowest: float) -> Step:
         seconds = max(left() * share, 0.0)
@@ -120,7 +120,7 @@ def steps(out: Path, scratch: Path, left: Callable[[], float]) -> Iterator[Step]
     yield bench("bench networks", "gpu_networks", networks, 0.3, share=1.0, slowest=10)
 
 
-def sanitizer(tool: str, variables: dict[str, str]) -> Step:
+def sanitizer(tool: str, out: Path, variables: dict[str, str]) -> Step:
     folders = [os.environ["PATH"], *(str(Path(os.environ.get(v, "/usr/local/cuda"), "bin")) for v in ("CUDA_HOME",))]
     command = shutil.which("compute-sanitizer", path=os.pathsep.join(folders))
     name = f"compute-sanitizer, {tool}"
@@ -129,7 +129,8 @@ def sanitizer(tool: str, variables: dict[str, str]) -> Step:
     prefix = [command, "--tool", tool, "--error-exitcode", str(ERRORS_FOUND), "--print-limit", "20"]
     # Every tensor is an allocation of its own, so that memcheck knows where it ends.
     variables = {**variables, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"} if tool == "memcheck" else variables
-    return Step(name, ["bench/gpu_sanitize.py", "--seconds", "20"], 50, variables, prefix)
+    arguments = ["bench/gpu_sanitize.py", "--seconds", "20", "--json", str(out / f"gpu_{tool}.json")]
+    return Step(name, arguments, 50, variables, prefix)
 
 
 def read_tests(file: Path) -> dict[str, Any]:

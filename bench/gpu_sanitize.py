@@ -3,12 +3,14 @@
     compute-sanitizer --tool memcheck python bench/gpu_sanitize.py
 
 Set PYTORCH_NO_CUDA_MEMORY_CACHING=1 for memcheck: within PyTorch's pool a kernel may go beyond its tensors unseen.
+Exit status: 0, or 1 where kernels are missing or an op never ran.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -61,28 +63,42 @@ def _call(
     return call
 
 
+def write(file: Path | None, ran: list[str], left_out: list[str]) -> list[str]:
+    """Says what ran and what did not, in `file` by name; returns the ops that never ran."""
+    never = [op for op in OPS if not any(name.startswith(f"{op}, ") for name in ran)]
+    print(f"gpu_sanitize: {len(ran)} calls, {len(left_out)} left out for want of time")
+    if never:
+        print(f"gpu_sanitize: NEVER RAN: {', '.join(never)}", file=sys.stderr)
+    if file is not None:
+        counts = {"calls": len(ran), "calls_left_out": len(left_out)}
+        file.write_text(json.dumps({**counts, "never_ran": never, "ran": ran, "left_out": left_out}, indent=1) + "\n")
+    return never
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no call after that long")
+    parser.add_argument("--json", type=Path, help="writes to this file what ran and what was left out")
     options = parser.parse_args()
     missing = [f"{name}: {part.detail}" for name, part in fastcnn.report().parts.items() if not part.available]
     if options.device == "cuda" and missing:
         print(f"gpu_sanitize: kernels are missing: {'; '.join(missing)}", file=sys.stderr)
         return 1
-    start, every = time.monotonic(), list(calls(options.device))
-    done = 0
-    with _library.kernel_mode():
-        for name, call in every:
-            if time.monotonic() - start > options.seconds:
-                break
-            print(name, flush=True)
-            call()
-            done += 1
-    if options.device == "cuda":
-        torch.cuda.synchronize()
-    print(f"gpu_sanitize: {done} calls, {len(every) - done} left out for want of time")
-    return 0
+    start, every, ran = time.monotonic(), list(calls(options.device)), list[str]()
+    try:
+        with _library.kernel_mode():
+            for name, call in every:
+                if time.monotonic() - start > options.seconds:
+                    break
+                print(name, flush=True)
+                call()
+                if options.device == "cuda":
+                    torch.cuda.synchronize()
+                ran.append(name)
+    finally:  # Of a run cut short, too.
+        never = write(options.json, ran, [name for name, _ in every[len(ran) :]])
+    return int(bool(never))
 
 
 if __name__ == "__main__":

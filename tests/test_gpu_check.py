@@ -65,23 +65,39 @@ def test_benches_of_steps_are_there(gpu_check):
 def test_sanitizers_run_or_say_loudly_that_they_did_not(gpu_check, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    (outcome,) = run_steps([gpu_check.sanitizer("memcheck", {})], tmp_path)
+    (outcome,) = run_steps([gpu_check.sanitizer("memcheck", tmp_path, {})], tmp_path)
     assert outcome["status"].startswith("SKIPPED: compute-sanitizer") and "NOT CHECKED" in outcome["status"]
     assert "SKIPPED" in capsys.readouterr().out
     tool = tmp_path / "compute-sanitizer"
     tool.write_text('#!/bin/sh\necho "$@" > said\nexit 86\n')
     tool.chmod(0o755)
-    (outcome,) = run_steps([gpu_check.sanitizer("racecheck", {})], tmp_path)
+    (outcome,) = run_steps([gpu_check.sanitizer("racecheck", tmp_path, {})], tmp_path)
     assert outcome["status"] == "exit status 86"
     said = (tmp_path / "said").read_text()
     assert said.startswith("--tool racecheck --error-exitcode 86") and f"{sys.executable} bench/gpu_sanitize.py" in said
+    assert f"--json {tmp_path}/gpu_racecheck.json" in said
 
 
-def test_what_is_sanitized_runs():
-    command = [sys.executable, str(ROOT / "bench/gpu_sanitize.py"), "--device", "cpu"]
+def sanitize(file, *options):
+    command = [sys.executable, str(ROOT / "bench/gpu_sanitize.py"), "--device", "cpu", "--json", str(file), *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    return done, json.loads(file.read_text())
+
+
+def test_what_is_sanitized_runs(tmp_path):
+    done, record = sanitize(tmp_path / "all.json")
     assert done.returncode == 0, done.stderr
-    assert "nms, uniform, torch.float32" in done.stdout and "0 left out" in done.stdout.splitlines()[-1]
+    assert "0 left out" in done.stdout.splitlines()[-1]
+    assert record["calls"] == len(record["ran"]) > 50 and record["calls_left_out"] == 0
+    assert any(name.startswith("nms, uniform, torch.float32") for name in record["ran"])
+    assert record["left_out"] == record["never_ran"] == []
+
+
+def test_ops_that_find_no_time_to_be_sanitized_fail(tmp_path):
+    done, record = sanitize(tmp_path / "none.json", "--seconds", "0")
+    assert done.returncode == 1 and "NEVER RAN: nms, squeeze_excite, roi_align" in done.stderr
+    assert record["calls"] == 0 and record["calls_left_out"] == len(record["left_out"]) > 50
+    assert len(record["never_ran"]) == 7
 
 
 def test_record(gpu_check, monkeypatch, tmp_path):

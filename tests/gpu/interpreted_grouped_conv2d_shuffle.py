@@ -112,25 +112,7 @@ def test_sums_of_many_tiles_have_one_order():
         assert_matches_the_reference(*args, reduction=1024)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kernel", [1, 3])
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_what_is_not_finite_stays_in_its_group(layout, kernel, value):
-    """Groups that share a block, in both directions."""
-    window = ((1, 1), (kernel // 2,) * 2, (1, 1), 6, 6)
-    x, grad = (torch.randn(2, 12, 7, 9).contiguous(memory_format=layout) for _ in range(2))
-    weight = torch.randn(12, 2, kernel, kernel)
-    x[0, 5, 3, 4] = grad[1, 8, 2, 5] = value
-    for op, args in (
-        (FORWARD, (x, weight, None, *window, False)),
-        (BACKWARD_INPUT, (grad, weight, x.shape, *window, layout == torch.channels_last)),
-        (BACKWARD_WEIGHT, (grad, x, weight.shape, *window)),
-    ):
-        actual, wanted = getattr(kernels, op.name)(*args), op.reference(*args)
-        assert torch.equal(actual.isfinite(), wanted.isfinite())
-        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-4, equal_nan=True)
-
-
+test_what_is_not_finite_stays_in_its_group = cpu_tests.test_what_is_not_finite_stays_in_its_group
 test_a_nan_stays_in_its_group_and_window = cpu_tests.test_a_nan_stays_in_its_group_and_window
 test_each_result_is_of_its_group = cpu_tests.test_each_result_is_of_its_group
 test_relu_comes_after_the_bias_and_keeps_nan = cpu_tests.test_relu_comes_after_the_bias_and_keeps_nan

@@ -4,7 +4,6 @@ Every case of the contract suite and the tests of what is special go through the
 call allocates or is given lies between NaN, and is NaN itself until it is written.
 """
 
-import math
 import os
 from importlib import import_module
 
@@ -12,7 +11,9 @@ os.environ["FASTCNN_NATIVE"] = "0"  # The kernels in C++ are not to answer.
 
 import pytest
 import test_contract as contract
+import test_local_response_norm as normalisation_tests
 import test_sigmoid_focal_loss as sigmoid_tests
+import test_softmax_focal_loss as softmax_tests
 import test_squeeze_excite as squeeze_tests
 import torch
 from canaries import Canaries
@@ -101,14 +102,7 @@ def test_softmax_focal_loss_of_targets_that_are_no_class():
     assert loss[3] == 0 and not grad[3].any() and grad[[0, 4]].isfinite().all()
 
 
-@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 2.5])
-def test_softmax_focal_loss_of_what_is_not_finite(gamma):
-    inf, nan = math.inf, math.nan
-    rows = [[0, -inf, 1], [-inf, -inf, -inf], [-inf, 3, -inf], [inf, 0, 0], [nan, 0, 0], [1e4, -1e4, 0], [-1e4, 0, 1e4]]
-    x, target = torch.tensor(rows), torch.tensor([0, 1, 1, 0, 1, 1, 2])
-    loss = SPECS["softmax_focal_loss"].function(x, target, None, gamma)
-    exact = SPECS["softmax_focal_loss"].reference(x.double(), target, None, gamma)
-    torch.testing.assert_close(loss.double(), exact, equal_nan=True, rtol=1e-5, atol=1e-6)
+test_softmax_focal_loss_of_what_is_not_finite = softmax_tests.test_what_is_not_finite
 
 
 def compare_both(name, tensors, *rest, dtype=torch.float32):
@@ -139,14 +133,13 @@ def test_normalisation_across_tiles(shape, layout):
         compare_both("local_response_norm", [x], size, 0.7, beta, 1.5)
 
 
-@pytest.mark.parametrize("beta", [0.75, 0.5, 1.0, 2.0, 3.0, 0.6, 0.0, -1.0])
+test_normalisation_of_what_is_not_finite = normalisation_tests.test_what_is_not_finite
+
+
 @pytest.mark.parametrize("k", [1.0, 0.0, -2.0])
-def test_normalisation_of_what_is_not_finite(beta, k):
-    x = torch.tensor([0.0, 1.0, math.inf, 1e30, -1e30, 1.0, math.nan, 2.0, 1.5, 0.5]).view(1, 10, 1, 1)
-    out = SPECS["local_response_norm"].function(x, 3, 0.75, beta, k)
-    exact = SPECS["local_response_norm"].reference(x, 3, 0.75, beta, k)
-    torch.testing.assert_close(out, exact, equal_nan=True, rtol=1e-5, atol=0)
-    assert set(launched) == {"local_response_norm"}
+def test_normalisation_without_a_power_of_what_is_not_finite(k):
+    """Apart from the others, as the kernel in C++ gives NaN there."""
+    normalisation_tests.test_what_is_not_finite(0.0, k)
 
 
 def test_wide_windows_run_the_reference():

@@ -72,16 +72,18 @@ def laid_out(spec, case, dtype, layout, seed=0):
     return contract.leaves(spec, in_format(spec, arguments, layout))[0]
 
 
+@LAYOUTS
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("spec, case", FIRST)
-def test_kernels_run_and_not_references(spec, case, dtype, monkeypatch):
-    """What Triton kernels decline, the reference computes without a word."""
+def test_kernels_run_and_not_references(spec, case, dtype, layout, monkeypatch):
+    """What Triton kernels decline, the reference computes without a word; and what has no kernel in C++."""
     answers = {}
     for name, op in _library.ops.items():
         if name != spec.name and not name.startswith(f"{spec.name}_backward"):
             continue
         if op.triton or op.cuda:
             assert not op.where("CUDA").startswith("PyTorch")
+            assert torch._C._dispatch_has_kernel_for_dispatch_key(f"fastcnn::{name}", "CUDA")
         if op.triton:
             kernels = import_module(f"fastcnn.kernels.{op.triton}")
             kernel = getattr(kernels, name)
@@ -91,7 +93,7 @@ def test_kernels_run_and_not_references(spec, case, dtype, monkeypatch):
                 return answers[name]
 
             monkeypatch.setattr(kernels, name, spy)
-    forward_backward(spec, case, laid_out(spec, case, dtype, torch.contiguous_format))
+    forward_backward(spec, case, laid_out(spec, case, dtype, layout))
     assert spec.name in answers or not _library.ops[spec.name].triton
     assert all(answer is not NotImplemented for answer in answers.values())
 

@@ -1,4 +1,7 @@
-"""The CUDA kernels over RoIs, run on the CPU, against the references and against loops that state what they do."""
+"""The CUDA kernels over RoIs, run on the CPU, against the references and against loops that state what they do.
+
+Launch grids and the order of arguments are restated in emulated_rois.cpp: those of the .cu files run on a GPU only.
+"""
 
 import gather_models
 import pytest

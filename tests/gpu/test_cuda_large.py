@@ -98,11 +98,12 @@ def test_depthwise_conv2d(stride, layout):
 
 
 @LAYOUTS
-def test_grouped_conv2d_shuffle(layout):
+@pytest.mark.parametrize("size", [1, 3])
+def test_grouped_conv2d_shuffle(size, layout):
     def function(x, weight):
-        return ops.grouped_conv2d_shuffle(x, weight, None, groups=4)
+        return ops.grouped_conv2d_shuffle(x, weight, None, padding=size // 2, groups=4)
 
-    check_copies(function, [random(2, 64, 96, 80)], [random(64, 16, 1, 1) / 4], layout)
+    check_copies(function, [random(2, 64, 96, 80)], [random(64, 16, size, size) / (4 * size)], layout)
 
 
 @LAYOUTS

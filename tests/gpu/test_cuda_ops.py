@@ -164,7 +164,7 @@ def test_batched_nms_matches_the_cpu(family, images, count, classes):
     boxes = nms_boxes(family, images * count, g).mul(4).round().div(4).double().view(images, count, 4)
     scores = torch.rand(images, count, generator=g).mul(500).round().div(500)
     scores[:, ::101] = float("nan")
-    idxs = torch.randint(classes, (images, count), generator=g) * 2**53
+    idxs = torch.randint(classes, (images, count), generator=g) * 2**50
     args = [t.cuda() for t in (boxes, scores, idxs)]
     for size, score_threshold in ((300, None), (count, 0.25)):
         expected = ops.batched_nms_padded(boxes, scores, idxs, 0.4375, size, score_threshold)
@@ -195,11 +195,20 @@ def test_suppression_checks_what_it_is_called_with(boxes, scores, idxs, device):
             torch.ops.fastcnn.nms(b, s, 0.5)
 
 
-def test_nms_is_deterministic_under_load():
+def test_suppression_is_deterministic_under_load():
+    """All is queued before anything is waited for, so that two streams share the GPU."""
     g = torch.Generator().manual_seed(0)
-    boxes, scores = nms_boxes("dense", 200_000, g).cuda(), torch.rand(200_000, generator=g).cuda()
-    first = ops.nms(boxes, scores, 0.5)
+    boxes, scores = nms_boxes("dense", 200_000, g).cuda()[None], torch.rand(1, 200_000, generator=g).cuda()
+    idxs = torch.randint(3, (1, 200_000), generator=g).cuda()
+
+    def run():
+        return ops.batched_nms_padded(boxes, scores, idxs, 0.5, 200_000)
+
+    first, others = run(), []
+    torch.cuda.synchronize()
     streams = [torch.cuda.Stream() for _ in range(2)]
     for i in range(20):
         with torch.cuda.stream(streams[i % 2]):
-            assert torch.equal(ops.nms(boxes, scores, 0.5), first)
+            others.append(run())
+    torch.cuda.synchronize()
+    assert all(torch.equal(a, b) for other in others for a, b in zip(other, first, strict=True))

@@ -85,7 +85,8 @@ def test_large_tensors():
     for layout in (NCHW, NHWC):
         large.test_maps(lambda x: x.sigmoid(), layout)
         large.test_depthwise_conv2d(2, layout)
-        large.test_grouped_conv2d_shuffle(layout)
+        large.test_grouped_conv2d_shuffle(1, layout)
+        large.test_grouped_conv2d_shuffle(3, layout)
         large.test_squeeze_excite(layout)
     large.test_sigmoid_focal_loss()
     large.test_softmax_focal_loss((30_000, 91))

@@ -1,4 +1,7 @@
-"""The CUDA kernels of suppression, compiled for the CPU under cuda_emulator.h, against the references."""
+"""The CUDA kernels of suppression, compiled for the CPU under cuda_emulator.h, against the references.
+
+Launch grids and the order of arguments are restated in emulated_nms.cpp: those of the .cu files run on a GPU only.
+"""
 
 import ctypes
 

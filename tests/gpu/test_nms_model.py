@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-TILE = 8
+BAND = 3
 
 
 def greedy(over):
@@ -69,33 +69,37 @@ def groups_of(classes):
     return begins[np.searchsorted(begins, np.arange(len(classes)), side="right") - 1]
 
 
-def tiled(over, classes, ready):
+def tiled(over, classes, tile, ready):
     """As nms_tiles: tiles of boxes class by class, decided in any order in which `ready` picks those that can be."""
     begin = groups_of(classes)
     keep = np.zeros(len(over), dtype=bool)
-    waiting = list(range(0, len(over), TILE))
+    waiting = list(range(0, len(over), tile))
     while waiting:
         # Only the group of the first box can have begun in an earlier tile, which then must be decided.
-        able = [start for start in waiting if begin[start] == start or start - TILE not in waiting]
+        able = [start for start in waiting if begin[start] == start or start - tile not in waiting]
         start = ready(able)
         waiting.remove(start)
-        tile = slice(start, start + TILE)
         # A box meets those before it that do not come before its group: no class is compared.
-        others, own = np.arange(len(over))[:, None], np.arange(len(over))[tile]
-        meets = over[:, tile] & (others >= begin[tile]) & (others < own)
-        before = meets[begin[start] : start] & keep[begin[start] : start, None]
-        keep[tile], _ = fixpoint(meets[tile], ~before.any(0))
+        own = np.arange(start, min(start + tile, len(over)))
+        others = np.arange(len(over))[:, None]
+        meets = over[:, own] & (others >= begin[own]) & (others < own)
+        # Of the band all boxes are met, and whether they are kept is asked afterwards; before it, only those kept.
+        first, band = begin[start], max(start - BAND * tile, begin[start])
+        alive = ~meets[first + np.flatnonzero(keep[first:band])].any(0)
+        alive &= ~(meets[band:start] & keep[band:start, None]).any(0)
+        keep[own], _ = fixpoint(meets[own], alive)
     return keep
 
 
+@pytest.mark.parametrize("tile", [1, 8, 64])
 @pytest.mark.parametrize("part", range(2))
-def test_tiles_wait_for_no_more_than_the_tile_before(part):
+def test_tiles_wait_for_no_more_than_the_tile_before(part, tile):
     draw = np.random.default_rng(part)
-    for _ in range(1000):
-        count = int(draw.integers(1, 70))
+    for _ in range(500):
+        count = int(draw.integers(1, (2 * BAND + 2) * tile + 30))
         over = random_suppressors(draw, count)
         classes = draw.integers(draw.choice([1, 2, 6, 30]), size=count)
         order = np.argsort(classes, kind="stable")
         keep = np.zeros(count, dtype=bool)
-        keep[order] = tiled(over[np.ix_(order, order)], classes[order], draw.choice)
+        keep[order] = tiled(over[np.ix_(order, order)], classes[order], tile, draw.choice)
         assert (keep == greedy(over & (classes[:, None] == classes))).all()

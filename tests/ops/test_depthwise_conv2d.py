@@ -164,7 +164,7 @@ def test_results_too_large_for_caches(shape, size, stride, layout):
 @pytest.mark.parametrize("size, stride", [(3, 1), (3, 2), (5, 1), (5, 2), (7, 1)])
 @pytest.mark.parametrize("width", [4, 7, 16, 19, 33])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_what_is_not_finite_spreads_as_far_as_the_kernel(size, stride, width, dtype, layout):
+def test_what_is_not_finite_spreads_as_far_as_the_kernel(size, stride, width, dtype, layout, device="cpu"):
     shape, weight = (2, 3, 9, width), torch.rand(3, 1, size, size).to(dtype) + 0.5
     for y in (0, 4, 8):
         for at in (0, width // 2, width - 1):
@@ -172,7 +172,7 @@ def test_what_is_not_finite_spreads_as_far_as_the_kernel(size, stride, width, dt
             x[0, 1, y, at] = float("inf")
             x[1, 2, y, at] = float("nan")
             with _library.kernel_mode():
-                out = ops.depthwise_conv2d(x, weight, None, stride, size // 2)
+                out = ops.depthwise_conv2d(x.to(device), weight.to(device), None, stride, size // 2).cpu()
                 wanted = F.conv2d(x.double(), weight.double(), None, stride, size // 2, 1, 3)
                 grad = torch.zeros(out.shape, dtype=dtype)
                 row, column = y // stride, at // stride
@@ -180,8 +180,8 @@ def test_what_is_not_finite_spreads_as_far_as_the_kernel(size, stride, width, dt
                 grad[1, 2, row, column] = float("nan")
                 pads, ones = [size // 2] * 4, torch.ones(shape, dtype=dtype).contiguous(memory_format=layout)
                 ours = torch.ops.fastcnn.depthwise_conv2d_backward(
-                    grad, ones, weight, [stride] * 2, pads, [1, 1], True, False, False
-                )[0]
+                    *(t.to(device) for t in (grad, ones, weight)), [stride] * 2, pads, [1, 1], True, False, False
+                )[0].cpu()
             # Where infinity meets the zeros of the map it makes NaN in PyTorch too, wherever a tap lies between.
             assert torch.equal(out.isfinite(), wanted.isfinite())
             wanted = torch.nn.grad.conv2d_input(shape, weight.double(), grad.double(), stride, size // 2, 1, 3)
@@ -189,7 +189,7 @@ def test_what_is_not_finite_spreads_as_far_as_the_kernel(size, stride, width, dt
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_gradient_of_the_weight_meets_no_pixel_beyond_a_tap(layout):
+def test_the_gradient_of_the_weight_meets_no_pixel_beyond_a_tap(layout, device="cpu"):
     for width in (3, 7, 8, 10, 16, 17, 40):
         x = torch.zeros(1, 2, 9, width).contiguous(memory_format=layout)
         x[0, 0, :, 0] = float("nan")  # Column 0 is never to the right of an output.
@@ -198,7 +198,7 @@ def test_the_gradient_of_the_weight_meets_no_pixel_beyond_a_tap(layout):
         with _library.kernel_mode():
             weight = torch.ones(2, 1, 3, 3)
             got = torch.ops.fastcnn.depthwise_conv2d_backward(
-                grad, x, weight, [1, 1], [1] * 4, [1, 1], False, True, False
+                *(t.to(device) for t in (grad, x, weight)), [1, 1], [1] * 4, [1, 1], False, True, False
             )[1]
         assert got[0, 0, :, 2].isfinite().all() and got[0, 0, :, :2].isnan().all()
         assert got[1, 0, 0].isfinite().all() and got[1, 0, 1:].isnan().all()

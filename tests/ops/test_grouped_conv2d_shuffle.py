@@ -69,6 +69,27 @@ def test_a_nan_stays_in_its_group_and_window(layout, kernel, padding):
     assert torch.equal(leaf.grad.isnan().flatten(2).any(2), wanted)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["NCHW", "NHWC"])
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_what_is_not_finite_stays_in_its_group(layout, kernel, value, device="cpu"):
+    """Of small groups, which a program on a GPU takes several of, in both directions."""
+    window = ((1, 1), (kernel // 2,) * 2, (1, 1), 6, 6)
+    x, grad = (torch.randn(2, 12, 7, 9).contiguous(memory_format=layout) for _ in range(2))
+    weight = torch.randn(12, 2, kernel, kernel)
+    x[0, 5, 3, 4] = grad[1, 8, 2, 5] = value
+    for name, args in (
+        ("grouped_conv2d_shuffle", (x, weight, None, *window, False)),
+        ("grouped_conv2d_shuffle_backward_input", (grad, weight, x.shape, *window, layout == torch.channels_last)),
+        ("grouped_conv2d_shuffle_backward_weight", (grad, x, weight.shape, *window)),
+    ):
+        op = _library.ops[name]
+        actual = op.call(*(a.to(device) if isinstance(a, torch.Tensor) else a for a in args)).cpu()
+        wanted = op.reference(*args)
+        assert torch.equal(actual.isfinite(), wanted.isfinite())
+        torch.testing.assert_close(actual, wanted, rtol=1e-4, atol=1e-4, equal_nan=True)
+
+
 sizes = st.integers(1, 3)
 
 

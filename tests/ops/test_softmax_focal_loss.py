@@ -126,6 +126,17 @@ class TestValues:
             ops.softmax_focal_loss(torch.randn(2, 4, 3), targets)
 
 
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 2.5])
+def test_what_is_not_finite(gamma, device="cpu"):
+    rows = [[0, -INF, 1], [-INF, -INF, -INF], [-INF, 3, -INF], [INF, 0, 0], [NAN, 0, 0], [1e4, -1e4, 0], [-1e4, 0, 1e4]]
+    x, target = torch.tensor(rows), torch.tensor([0, 1, 1, 0, 1, 1, 2])
+    with _library.kernel_mode():
+        loss = ops.softmax_focal_loss(x.to(device), target.to(device), None, gamma)
+    with reference_mode():
+        exact = ops.softmax_focal_loss(x.double(), target, None, gamma)
+    torch.testing.assert_close(loss.cpu().double(), exact, equal_nan=True, rtol=1e-5, atol=1e-6)
+
+
 def test_a_probable_target_keeps_its_accuracy():
     """log p_t and 1 - p_t of p_t = 1 - 2e-9, which float32 rounds to 1."""
     x = torch.tensor([[20.0, 0.0]])

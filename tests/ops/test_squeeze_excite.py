@@ -53,13 +53,19 @@ class TestByHand:
                 out = ops.squeeze_excite(x, w1, None, w2, b2, gate=gate)[0, :, 0, 0]
             torch.testing.assert_close(out, torch.tensor([0.0, 1.0, last, math.nan]), equal_nan=True, atol=0, rtol=2e-6)
 
-    def test_nan_and_infinite_pixels(self, mode):
-        x = torch.ones(2, 5, 3, 3)
-        x[0, 1, 2, 2] = math.nan
-        with mode():
-            out = ops.squeeze_excite(x, *parameters(5, 3))
-        assert out[1].isfinite().all(), "one image does not see another"
-        assert out[0].isnan().all() and torch.equal(out[1], ops.squeeze_excite(x[1:], *parameters(5, 3))[0])
+    def test_nan_and_infinite_pixels(self, mode, device="cpu"):
+        weights = [w.to(device) for w in parameters(5, 3)]
+        for value in (math.nan, math.inf):
+            x = torch.ones(2, 5, 3, 3, device=device)
+            x[0, 1, 2, 2] = value
+            with mode():
+                out, alone = ops.squeeze_excite(x, *weights), ops.squeeze_excite(x[1:], *weights)
+            assert out[1].isfinite().all(), "one image does not see another"
+            assert torch.equal(out[1], alone[0])
+            with reference_mode():
+                exact = ops.squeeze_excite(x.cpu().double(), *(w.cpu().double() for w in weights))
+            torch.testing.assert_close(out.cpu().double(), exact, equal_nan=True, rtol=1e-5, atol=0)
+            assert out[0].isnan().all() or value == math.inf
 
     def test_gates_at_rest_pass_no_gradient(self, mode):
         x = torch.randn(1, 3, 4, 4, requires_grad=True)
