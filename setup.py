@@ -158,7 +158,10 @@ def up_to_date(compiled: Path) -> bool:
 
 
 class CudaCheck(Command):
-    """Compiles every CUDA source for every architecture; needs nvcc, but neither a GPU nor a CUDA build of torch."""
+    """Compiles every CUDA source for every architecture; needs nvcc, but neither a GPU nor a CUDA build of torch.
+
+    A kernel that spills registers or keeps an array in local memory is an error: no kernel does.
+    """
 
     user_options: ClassVar[list] = []
 
@@ -170,10 +173,11 @@ class CudaCheck(Command):
             sys.exit("cuda_check: needs nvcc on PATH (or CUDA_HOME) and PyTorch in this environment")
 
     def run(self):
+        strict = ["-Werror=all-warnings", "-Xptxas=-warn-spills,-warn-lmem-usage"]
         with tempfile.TemporaryDirectory() as directory:
             for source in CUDA_SOURCES:
                 print(f"cuda_check: {source} for sm_{', sm_'.join(CUDA_ARCHS)}", flush=True)
-                compile_cuda(source, os.path.join(directory, "check.o"), ["-Werror=all-warnings"])
+                compile_cuda(source, os.path.join(directory, "check.o"), strict)
         print(f"cuda_check: {len(CUDA_SOURCES)} sources compiled for {len(CUDA_ARCHS)} architectures")
 
 
