@@ -18,7 +18,8 @@ LrnPower power_of(double beta, double scale, double k) {
   if (beta == 0.75) return LrnPower::three_quarters;
   if (beta == 0.5) return LrnPower::half;
   if (beta == 1) return LrnPower::one;
-  return scale >= 0 && k >= 0 ? LrnPower::any : LrnPower::any_sign;
+  // By vectors the power 0 of infinity would be NaN.
+  return scale >= 0 && k >= 0 && beta != 0 ? LrnPower::any : LrnPower::any_sign;
 }
 
 // Of x, or of its gradient where there is one of the result.

@@ -62,7 +62,7 @@ class TestByHand:
             torch.testing.assert_close(out.double(), exact.double(), equal_nan=True, rtol=2e-6, atol=0)
 
 
-@pytest.mark.parametrize("beta", [0.75, 0.5, 1.0, 2.0, 3.0, 0.6, -1.0])
+@pytest.mark.parametrize("beta", [0.75, 0.5, 1.0, 2.0, 3.0, 0.6, 0.0, -1.0])
 @pytest.mark.parametrize("k", [1.0, 0.0, -2.0])
 def test_what_is_not_finite(beta, k, device="cpu"):
     x = torch.tensor([0.0, 1.0, math.inf, 1e30, -1e30, 1.0, math.nan, 2.0, 1.5, 0.5]).view(1, 10, 1, 1)
