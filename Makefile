@@ -26,7 +26,7 @@ $(TRITON)/installed: $(VENV)/env
 	$(RUN) -m pip install --quiet --no-deps --upgrade --target $(TRITON) triton==3.6.0
 	touch $@
 
-# On two cores five minutes to build (depthwise_conv2d is half of it), then two to five for each level. Python is not
+# On two cores some ten minutes to build (depthwise_conv2d is most of it), then two to five for each level. Python is not
 # built with the sanitizers, so their runtime is loaded before it; opcheck and the like see no other kernel.
 ASAN := build/asan
 PRELOAD = $(shell $(CXX) -print-file-name=libasan.so) $(shell $(CXX) -print-file-name=libstdc++.so)
