@@ -1,6 +1,6 @@
 #include "depthwise_conv2d_kernel.h"
 
-#include "activation.h"
+#include "../common/activation.h"
 #include "convolve.h"
 #include "pack.h"
 

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "../common/activation.h"
 #include "../common/isa.h"
 #include "../common/storage.h"
 
@@ -17,8 +18,6 @@
 // A cell is one element of a plane (NCHW), where vectors run along j, or one vector of channels (channels_last).
 
 namespace fastcnn {
-
-enum class Activation { none, relu, relu6, hardswish, silu };
 
 constexpr int64_t kDepthwiseGroup = 32;  // Channels that a task takes of packed channels_last: lines of memory, whole.
 constexpr int64_t kDirectTaps = 512;     // Most that a direct plan may have.

@@ -4,7 +4,7 @@
 // goes through all channels before the next block: memory is met about in the order in which it lies, which prefetchers
 // follow, and every pixel is loaded once for each row of the kernel, into a register that serves all of its columns.
 
-#include "activation.h"
+#include "../common/activation.h"
 #include "unroll.h"
 
 namespace fastcnn {

@@ -7,7 +7,7 @@
 // With AVX-512, masks stand for the padding at the ends of rows. Elsewhere rows are first copied, widened and with
 // zeros beside them, and loads are whole.
 
-#include "activation.h"
+#include "../common/activation.h"
 #include "unroll.h"
 
 namespace fastcnn {

@@ -111,7 +111,7 @@ struct Packer {
 // Reads of NCHW planes as they lie where a product can, and writes there; packs what it cannot.
 template <typename T>
 void convolve_planes(const Convolution& c, const T* x, const Weights<acc_t<T>>& weights, const acc_t<T>* bias,
-                     bool relu, T* y) {
+                     Activation activation, T* y) {
   using A = acc_t<T>;
   const Window window = by_pixels(c.window);
   const int64_t threads = int64_t(torch::stable::get_num_threads()), pixels = c.out_pixels();
@@ -160,16 +160,16 @@ void convolve_planes(const Convolution& c, const T* x, const Weights<acc_t<T>>& 
                         b_rows.data() + (in_place ? g * c.in : 0),
                         bias ? bias + g * c.out + first : nullptr,
                         nullptr,
-                        relu,
+                        activation,
                         out_rows.data() + g * c.out + first};
         if constexpr (std::is_same_v<T, A>) {
           if (in_place) product.b = x + image * c.groups * c.in * pixels + top;
         }
         if (!in_place) product.b = packed.get() + (c.channels_last ? g * c.in * pack.plane : 0);
         if (stores)
-          gemm_out(product, y + image * channels * pixels + top * window.out_width);
+          gemm_out(product, y + image * channels * pixels + top * window.out_width, nullptr);
         else
-          gemm_wide(product, result.get());
+          gemm_wide(product, result.get(), nullptr);
       }
       if (stores) continue;
       const bool whole = pitch == window.out_width;
@@ -200,7 +200,7 @@ struct PixelConvolution {
 // The weights are a matrix `in` x `out` for each group or, if they are to be turned, `out` x `in`.
 template <typename T>
 void convolve_pixels(const PixelConvolution& c, const T* x, const acc_t<T>* weights, bool turn, const acc_t<T>* bias,
-                     bool relu, T* y) {
+                     Activation activation, T* y) {
   using A = acc_t<T>;
   using U = std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
   const int64_t in = c.groups * c.in, out = c.groups * c.out;
@@ -242,9 +242,9 @@ void convolve_pixels(const PixelConvolution& c, const T* x, const acc_t<T>* weig
                               b_rows.data(),
                               nullptr,
                               bias ? bias + g * c.out : nullptr,
-                              relu,
+                              activation,
                               out_rows.data()};
-        kernel(product, to + g * c.out);
+        kernel(product, to + g * c.out, nullptr);
       }
       if (shuffles)
         shuffle(reinterpret_cast<const U*>(to), out, reinterpret_cast<U*>(y + first * out), count, c.shuffle,

@@ -73,17 +73,17 @@ const acc_t<T>* data_of(const std::optional<Tensor>& x) {
 
 template <typename T>
 void forward(const Convolution& c, const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias,
-             int64_t shuffle_groups, bool relu, Tensor& out) {
+             int64_t shuffle_groups, Activation activation, Tensor& out) {
   using A = acc_t<T>;
   const std::optional<Tensor> w = contiguous_as(weight, kAccumulate<T>);
   const std::optional<Tensor> b = bias ? std::optional(contiguous_as(*bias, kAccumulate<T>)) : std::nullopt;
   const auto* from = static_cast<const T*>(input.const_data_ptr());
   auto* to = static_cast<T*>(out.mutable_data_ptr());
   if (!by_pixel(c))
-    return convolve_planes(c, from, Weights<A>{data_of<T>(w), c.out * c.terms(), c.terms(), 1}, data_of<T>(b), relu,
-                           to);
+    return convolve_planes(c, from, Weights<A>{data_of<T>(w), c.out * c.terms(), c.terms(), 1}, data_of<T>(b),
+                           activation, to);
   const PixelConvolution pixels{c.images * c.in_pixels(), c.groups, c.in, c.out, c.in, 1, shuffle_groups};
-  convolve_pixels(pixels, from, data_of<T>(w), true, data_of<T>(b), relu, to);
+  convolve_pixels(pixels, from, data_of<T>(w), true, data_of<T>(b), activation, to);
 }
 
 Tensor grouped_conv2d_shuffle_cpu(const Tensor& input, const Tensor& weight, std::optional<Tensor> bias, Sizes stride,
@@ -97,9 +97,10 @@ Tensor grouped_conv2d_shuffle_cpu(const Tensor& input, const Tensor& weight, std
   c.channels_last = is_channels_last(input);
   const Tensor x = dense(input);
   const int64_t channels = weight.size(0);
+  const Activation kind = relu ? Activation::relu : Activation::none;
   Tensor out = empty_4d(x, c.images, channels, c.window.out_height, c.window.out_width, c.channels_last);
   if (out.numel() == 0) return out;
-  FASTCNN_DISPATCH_FLOATING(x.scalar_type(), op, forward<scalar_t>(c, x, weight, bias, shuffle_groups, relu, out));
+  FASTCNN_DISPATCH_FLOATING(x.scalar_type(), op, forward<scalar_t>(c, x, weight, bias, shuffle_groups, kind, out));
   return out;
 }
 
@@ -167,13 +168,14 @@ void backward_input(const Backward& b, const Tensor& weight, Tensor& out) {
   if (by_pixel(b.c)) {
     PixelConvolution pixels = b.pixels;
     std::swap(pixels.in, pixels.out);
-    return convolve_pixels(pixels, from, data_of<T>(w), false, kNoBias, false, to);
+    return convolve_pixels(pixels, from, data_of<T>(w), false, kNoBias, Activation::none, to);
   }
   const Convolution t = transposed(b.c);
   if (t.terms() == t.in)
-    return convolve_planes(t, from, Weights<A>{data_of<T>(w), t.in * t.out, 1, t.out}, kNoBias, false, to);
+    return convolve_planes(t, from, Weights<A>{data_of<T>(w), t.in * t.out, 1, t.out}, kNoBias, Activation::none, to);
   const std::vector<A> turned_weight = turned(b.c, data_of<T>(w));
-  convolve_planes(t, from, Weights<A>{turned_weight.data(), t.out * t.terms(), t.terms(), 1}, kNoBias, false, to);
+  convolve_planes(t, from, Weights<A>{turned_weight.data(), t.out * t.terms(), t.terms(), 1}, kNoBias, Activation::none,
+                  to);
 }
 
 Tensor grouped_conv2d_shuffle_backward_input_cpu(const Tensor& gradient, const Tensor& weight, Sizes input_size,

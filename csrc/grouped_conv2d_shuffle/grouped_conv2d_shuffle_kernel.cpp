@@ -17,15 +17,35 @@ inline Vec<A, N> start(const Gemm<A>& g, int64_t row, int64_t column, const T* o
   return Vec<A, N>{} + (g.row_bias ? g.row_bias[row] : 0);
 }
 
-template <typename A, int N, typename T>
-inline void finish(const Gemm<A>& g, int64_t row, int64_t column, Vec<A, N> sum, T* out) {
-  store<N>(out + g.out_rows[row] + column, g.relu ? (sum < 0 ? Vec<A, N>{} : sum) : sum);
+// ReLU and ReLU6, which cost next to nothing, are applied to sums in registers, NaN staying NaN.
+template <typename A, int N>
+inline Vec<A, N> clamped(const Gemm<A>& g, Vec<A, N> sum) {
+  if (g.activation == Activation::none) return sum;
+  const Vec<A, N> positive = at_least(0, sum);
+  return g.activation == Activation::relu ? positive : at_most(6, positive);
+}
+
+// What else there is to do goes through memory: M rows of F vectors and a last one of N lanes.
+template <int N, typename A, typename T>
+__attribute__((noinline)) void finish(const Gemm<A>& g, int64_t row, int64_t rows, int64_t column, int64_t full,
+                                      int64_t last, const A* sums, T* out, const T* residual) {
+  constexpr int L = kLanes<A>;
+  const auto one = [&]<int Lanes>(int64_t at) {
+    Vec<A, Lanes> x = load<Lanes>(sums);
+    if (residual) x += load<Lanes>(residual + at);
+    store<Lanes>(out + at, activate<A, Lanes>(g.activation, x));
+    sums += Lanes;
+  };
+  for (int64_t i = row; i < row + rows; ++i) {
+    for (int64_t v = 0; v < full; ++v) one.template operator()<L>(g.out_rows[i] + column + v * L);
+    one.template operator()<N>(g.out_rows[i] + last);
+  }
 }
 
 // M rows of V vectors from `column` on, and half a vector if H is 1. The last one ends where the row does: it may
 // overlap the one before, and both then get the same values.
 template <int M, int V, int H, typename A, typename T, bool Accumulate>
-inline void tile(const Gemm<A>& g, int64_t row, int64_t column, T* out) {
+inline void tile(const Gemm<A>& g, int64_t row, int64_t column, T* out, const T* residual) {
   constexpr int L = kLanes<A>, N = H ? L / 2 : L, F = V + H - 1;  // The last vector, and how many there are before it.
   const int64_t after = column + F * L, last = g.columns - N < after && g.columns >= L ? g.columns - N : after;
   Vec<A, L> acc[M][F ? F : 1];
@@ -54,27 +74,43 @@ inline void tile(const Gemm<A>& g, int64_t row, int64_t column, T* out) {
       acc_last[m] += w * x_last;
     }
   }
+  if (!Accumulate && (residual || g.activation > Activation::relu6)) {
+    alignas(kVectorBytes) A sums[M * (F * L + N)];
+#pragma GCC unroll 8
+    for (int m = 0; m < M; ++m) {
+#pragma GCC unroll 3
+      for (int v = 0; v < F; ++v) store<L>(sums + m * (F * L + N) + v * L, acc[m][v]);
+      store<N>(sums + m * (F * L + N) + F * L, acc_last[m]);
+    }
+    return finish<N>(g, row, M, column, F, last, sums, out, residual);
+  }
 #pragma GCC unroll 8
   for (int m = 0; m < M; ++m) {
 #pragma GCC unroll 3
-    for (int v = 0; v < F; ++v) finish<A, L>(g, row + m, column + v * L, acc[m][v], out);
-    finish<A, N>(g, row + m, last, acc_last[m], out);
+    for (int v = 0; v < F; ++v) store<L>(out + g.out_rows[row + m] + column + v * L, clamped<A, L>(g, acc[m][v]));
+    store<N>(out + g.out_rows[row + m] + last, clamped<A, N>(g, acc_last[m]));
   }
 }
 
+template <int M, int V, int H, typename A, typename T, bool Accumulate>
+inline void tile_of(int64_t rows, const Gemm<A>& g, int64_t row, int64_t column, T* out, const T* residual) {
+  if (rows == M) return tile<M, V, H, A, T, Accumulate>(g, row, column, out, residual);
+  if constexpr (M > 1) tile_of<M - 1, V, H, A, T, Accumulate>(rows, g, row, column, out, residual);
+}
+
+// Tiles of as many rows, give or take one: the least of them would wait for its own sums.
 template <int V, int H, typename A, typename T, bool Accumulate>
-inline void tile_columns(const Gemm<A>& g, int64_t column, T* out) {
-  int64_t row = 0;
-  for (; row + kTileRows <= g.rows; row += kTileRows) tile<kTileRows, V, H, A, T, Accumulate>(g, row, column, out);
-  if constexpr (kTileRows == 8) {
-    if (g.rows - row >= 4) tile<4, V, H, A, T, Accumulate>(g, row, column, out), row += 4;
+inline void tile_columns(const Gemm<A>& g, int64_t column, T* out, const T* residual) {
+  const int64_t count = (g.rows + kTileRows - 1) / kTileRows;
+  for (int64_t i = 0, row = 0; i < count; ++i) {
+    const int64_t end = g.rows * (i + 1) / count;
+    tile_of<kTileRows, V, H, A, T, Accumulate>(end - row, g, row, column, out, residual);
+    row = end;
   }
-  if (g.rows - row >= 2) tile<2, V, H, A, T, Accumulate>(g, row, column, out), row += 2;
-  if (g.rows - row >= 1) tile<1, V, H, A, T, Accumulate>(g, row, column, out);
 }
 
 template <typename A, typename T, bool Accumulate>
-inline void tiles(const Gemm<A>& g, T* out) {
+inline void tiles(const Gemm<A>& g, T* out, const T* residual) {
   constexpr int L = kLanes<A>;
   // Half a vector costs half where vectors of 64 bytes are executed in two halves, and never more than a whole one.
   const int64_t columns = g.columns < L ? L : g.columns, halves = (columns + L / 2 - 1) / (L / 2), half = halves % 2;
@@ -83,15 +119,15 @@ inline void tiles(const Gemm<A>& g, T* out) {
     const bool all = left + half <= kTileVectors;
     const int64_t take = all ? left : left + half == kTileVectors + 1 ? 2 : kTileVectors;
     if (all && half && take == 2)
-      tile_columns<2, 1, A, T, Accumulate>(g, at * L, out);
+      tile_columns<2, 1, A, T, Accumulate>(g, at * L, out, residual);
     else if (all && half)
-      tile_columns<1, 1, A, T, Accumulate>(g, at * L, out);
+      tile_columns<1, 1, A, T, Accumulate>(g, at * L, out, residual);
     else if (take == 3)
-      tile_columns<3, 0, A, T, Accumulate>(g, at * L, out);
+      tile_columns<3, 0, A, T, Accumulate>(g, at * L, out, residual);
     else if (take == 2)
-      tile_columns<2, 0, A, T, Accumulate>(g, at * L, out);
+      tile_columns<2, 0, A, T, Accumulate>(g, at * L, out, residual);
     else
-      tile_columns<1, 0, A, T, Accumulate>(g, at * L, out);
+      tile_columns<1, 0, A, T, Accumulate>(g, at * L, out, residual);
     at += take;
     left -= take;
   }
@@ -134,13 +170,13 @@ inline void for_each_run(const Window& w, int64_t y, int64_t rows, const Run& ru
 }  // namespace
 
 template <typename T>
-void gemm(const Gemm<acc_t<T>>& g, T* out) {
-  tiles<acc_t<T>, T, false>(g, out);
+void gemm(const Gemm<acc_t<T>>& g, T* out, const T* residual) {
+  tiles<acc_t<T>, T, false>(g, out, residual);
 }
 
 template <typename A>
 void gemm_accumulate(const Gemm<A>& g, A* out) {
-  tiles<A, A, true>(g, out);
+  tiles<A, A, true>(g, out, nullptr);
 }
 
 template <typename From, typename To>
@@ -200,7 +236,7 @@ void pack_planes(const Window& window, int64_t y, int64_t rows, const T* image, 
 }
 
 #define INSTANTIATE_SCALAR(T)                                                                   \
-  template void gemm<T>(const Gemm<acc_t<T>>&, T*);                                             \
+  template void gemm<T>(const Gemm<acc_t<T>>&, T*, const T*);                                   \
   template void convert<T, acc_t<T>>(const T*, acc_t<T>*, int64_t);                             \
   template void transpose_into<T, acc_t<T>>(const T*, Rows, int64_t, int64_t, acc_t<T>*, Rows); \
   template void pack_planes<T>(const Window&, int64_t, int64_t, const T*, bool, int64_t, const int64_t*, acc_t<T>*);

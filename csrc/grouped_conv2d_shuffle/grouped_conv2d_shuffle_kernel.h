@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../common/activation.h"
 #include "../common/host_device.h"
 #include "../common/isa.h"
 #include "../common/storage.h"
@@ -19,7 +20,7 @@ struct Gemm {
   const int64_t* b_rows;
   const A* row_bias;
   const A* column_bias;
-  bool relu;
+  Activation activation;
   const int64_t* out_rows;
 };
 
@@ -61,7 +62,7 @@ FASTCNN_HD bool is_flat(const Window& w) {
 }
 
 FASTCNN_FOR_EACH_ISA(
-    template <typename T> void gemm(const Gemm<acc_t<T>>& g, T* out);
+    template <typename T> void gemm(const Gemm<acc_t<T>>& g, T* out, const T* residual);
     // Adds to what is there; A only.
     template <typename A> void gemm_accumulate(const Gemm<A>& g, A* out);
     template <typename From, typename To> void convert(const From* from, To* to, int64_t n);

@@ -79,10 +79,18 @@ void weight_gradient_planes(const Convolution& c, const T* x, const T* grad, T* 
             if (in_place) planes = x + (image * c.groups + g) * c.in * pixels + top;
           }
           transpose(planes, Rows{b_rows.data(), 0}, terms, count * pitch, lines.get(), Rows{nullptr, row});
-          const Gemm<A> product{
-              c.out,    row,     width,       grads.get() + (c.channels_last ? g * c.out * grad_row : 0),
-              grad_row, 1,       lines.get(), line_rows.data(),
-              nullptr,  nullptr, false,       out_rows.data()};
+          const Gemm<A> product{c.out,
+                                row,
+                                width,
+                                grads.get() + (c.channels_last ? g * c.out * grad_row : 0),
+                                grad_row,
+                                1,
+                                lines.get(),
+                                line_rows.data(),
+                                nullptr,
+                                nullptr,
+                                Activation::none,
+                                out_rows.data()};
           accumulate(product, sums.data() + (part * c.groups + g) * c.out * row);
         }
       }
@@ -117,9 +125,9 @@ void weight_gradient_pixels(const PixelConvolution& c, const T* x, const T* grad
           widen(grad + first * out, wide.get() + kTile * in, count * out);
         }
         for (int64_t g = 0; g < c.groups; ++g) {
-          const Gemm<A> product{c.out,     c.in,    count,           grads + g * grad_group,
-                                grad_step, out,     from + g * c.in, b_rows.data(),
-                                nullptr,   nullptr, false,           out_rows.data()};
+          const Gemm<A> product{
+              c.out,         c.in,    count,   grads + g * grad_group, grad_step,      out, from + g * c.in,
+              b_rows.data(), nullptr, nullptr, Activation::none,       out_rows.data()};
           accumulate(product, sums.data() + (part * c.groups + g) * c.out * c.in);
         }
       }

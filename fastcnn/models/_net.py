@@ -73,7 +73,7 @@ class ConvNet(nn.Module):
         auxiliary: classifiers that only training runs, from the first to the last: the feature each is put on, and
             the name of the child, a module from that map to logits.
         auxiliary_classifier: path of the layer in each of them whose outputs are the classes.
-        conv_norm_pairs: see :func:`fastcnn.nn.fold_conv_norm`; for pairs that are this module's own children.
+        conv_chains: see :func:`fastcnn.nn.fold_conv_norm`; for pairs that are this module's own children.
     """
 
     feature_chain: tuple[Feature, ...]
@@ -81,7 +81,7 @@ class ConvNet(nn.Module):
     classifier_path: str
     auxiliary: tuple[tuple[str, str], ...] = ()
     auxiliary_classifier = "fc"
-    conv_norm_pairs: tuple[tuple[str, ...], ...] = ()
+    conv_chains: tuple[tuple[str, ...], ...] = ()
 
     def __init__(self, row: Row) -> None:
         super().__init__()

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.nn.blocks import SqueezeExcite, conv2d
@@ -91,12 +89,12 @@ class PlainRow(Row):
 
 
 class Stack(nn.Sequential):
-    """Layers in a row, where every batch norm comes directly after its convolution."""
+    """Layers in a row, where a batch norm comes directly after its convolution."""
 
     @property
-    def conv_norm_pairs(self) -> tuple[tuple[str, str], ...]:
-        neighbours = pairwise(self._modules.items())
-        return tuple((a, b) for (a, _), (b, norm) in neighbours if isinstance(norm, _BatchNorm))
+    def conv_chains(self) -> tuple[tuple[str, ...], ...]:
+        names = list(self._modules)
+        return tuple(tuple(names[i:]) for i, layer in enumerate(self) if isinstance(layer, nn.Conv2d))
 
 
 class PlainNet(ConvNet):

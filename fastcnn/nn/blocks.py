@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastcnn import ops
+from fastcnn.nn.fused import FusedConv2d, is_hooked, run_in_row
 from fastcnn.nn.fusing import fold_conv_norm
 from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardsigmoid
 
@@ -45,7 +45,7 @@ def conv2d(in_channels: int, out_channels: int, kernel_size: Size, stride: Size 
 
 
 class ConvSequence(nn.Sequential):
-    """A Sequential of which :func:`fold_conv_norm` folds every batch norm that comes directly after a convolution.
+    """A Sequential of which :func:`fold_conv_norm` folds into every convolution what comes directly after it.
 
     (N, C, H, W) to what the last layer gives. Takes layers as :class:`torch.nn.Sequential` does, all at once.
     """
@@ -53,11 +53,29 @@ class ConvSequence(nn.Sequential):
     def __init__(self, *layers: Any) -> None:
         super().__init__(*layers)
         names = list(self._modules)
-        self.conv_norm_pairs = tuple(
-            tuple(names[index:])
-            for index, (conv, norm) in enumerate(zip(self, list(self)[1:], strict=False))
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm)
+        self.conv_chains = tuple(
+            tuple(names[index:]) for index, layer in enumerate(self) if isinstance(layer, nn.Conv2d)
         )
+
+    def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
+        """The layers in a row; then ``residual``, if there is one, is added.
+
+        Without gradients, convolutions that ``fuse()`` has prepared run together: 1x1, depthwise and 1x1 as one op.
+        """
+        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            return run_in_row(list(self._leaves()), input, residual)
+        for layer in self:
+            input = layer(input)
+        return input if residual is None else input + residual
+
+    def _leaves(self) -> Iterator[nn.Module]:
+        """The layers, those of sequences within and not those that have been folded: calls take time."""
+        for layer in self._modules.values():
+            if isinstance(layer, ConvSequence) and type(layer).forward is ConvSequence.forward and not is_hooked(layer):
+                yield from layer._leaves()
+            elif type(layer) is not nn.Identity:
+                assert layer is not None
+                yield layer
 
 
 class ConvNormAct(ConvSequence):
@@ -109,6 +127,7 @@ class ConvNormAct(ConvSequence):
         return fold_conv_norm(self)
 
 
+_PLAIN = (nn.Conv2d, FusedConv2d)
 _ACTIVATIONS: dict[type, str] = {nn.ReLU: "relu", nn.SiLU: "silu"}
 _GATES: dict[type, str] = {nn.Sigmoid: "sigmoid", nn.Hardsigmoid: "hardsigmoid", Hardsigmoid: "hardsigmoid"}
 
@@ -162,7 +181,8 @@ class SqueezeExcite(nn.Module):
             type(self.activation) in _ACTIVATIONS
             and type(self.scale_activation) in _GATES
             and type(self.avgpool) is nn.AdaptiveAvgPool2d
-            and type(fc1) is type(fc2) is nn.Conv2d  # A subclass may quantise, or parametrise its weight.
+            and type(fc1) in _PLAIN  # Another subclass may quantise, or parametrise its weight.
+            and type(fc2) in _PLAIN
             and self.avgpool.output_size == 1
             and fc1.kernel_size == fc2.kernel_size == (1, 1)
             and fc1.groups == fc2.groups == 1
@@ -213,9 +233,8 @@ class InvertedResidual(nn.Module):
         if squeeze_excite is not None:
             layers.append(squeeze_excite(width, **factory))
         layers.append(ConvNormAct(width, out_channels, 1, act=None, **options))
-        self.block = nn.Sequential(*layers)
+        self.block = ConvSequence(*layers)
         self.use_shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, input: Tensor) -> Tensor:
-        out = self.block(input)
-        return out + input if self.use_shortcut else out
+        return self.block(input, input if self.use_shortcut else None)

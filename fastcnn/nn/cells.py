@@ -22,7 +22,7 @@ class ActConvNorm(nn.Module):
     Source: Zoph et al., Learning Transferable Architectures, CVPR 2018, appendix A.4.
     """
 
-    conv_norm_pairs = (("conv", "bn"),)
+    conv_chains = (("conv", "bn"),)
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size: Size = 1, stride: Size = 1, **factory: Any
@@ -57,7 +57,7 @@ class SeparableBranch(nn.Module):
     Source: Zoph et al., Learning Transferable Architectures, CVPR 2018, appendix A.4.
     """
 
-    conv_norm_pairs = (
+    conv_chains = (
         ("separable_1.pointwise_conv2d", "bn_sep_1"),
         ("separable_2.pointwise_conv2d", "bn_sep_2"),
     )

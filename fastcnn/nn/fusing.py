@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from fastcnn.nn.fused import FusedConv2d, FusedLinear
 from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardswish
 
 M = TypeVar("M", bound=nn.Module)
@@ -40,38 +41,48 @@ def _descendant(module: nn.Module, path: str) -> Any:
 
 
 # What a convolution's kernel does to its result. By exact type: a subclass may compute something else.
+_ANY: dict[type, str] = {
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    nn.Hardswish: "hardswish",
+    Hardswish: "hardswish",
+    nn.SiLU: "silu",
+}
 _ABSORBED: dict[type, dict[type, str]] = {
-    DepthwiseConv2d: {
-        nn.ReLU: "relu",
-        nn.ReLU6: "relu6",
-        nn.Hardswish: "hardswish",
-        Hardswish: "hardswish",
-        nn.SiLU: "silu",
-    },
+    DepthwiseConv2d: _ANY,
+    FusedConv2d: _ANY,
     GroupedConv2dShuffle: {nn.ReLU: "relu"},
 }
 
 
-def _absorb(conv: nn.Module, after: nn.Module | None) -> bool:
+def _absorb(conv: Any, after: nn.Module | None) -> bool:
     """Whether ``conv`` now also does what ``after`` does."""
+    if isinstance(after, nn.Identity):
+        return True
     if isinstance(conv, GroupedConv2dShuffle) and conv.shuffle_groups == 1 and isinstance(after, nn.ChannelShuffle):
         conv.shuffle_groups = after.groups
         return True
     activation = _ABSORBED.get(type(conv), {}).get(type(after))
     if activation is None or conv.activation is not None:
         return False
-    conv.activation = activation  # type: ignore[assignment]
+    conv.activation = activation
     return True
 
 
-def fold_conv_norm(model: M) -> M:
-    """Folds batch norms into the convolutions before them, in place, for inference; returns ``model``.
+def _does_more(conv: nn.Module) -> bool:
+    return bool(getattr(conv, "activation", None)) or getattr(conv, "shuffle_groups", 1) != 1
 
-    A module says which of its children follow one another so in ``conv_norm_pairs``, a tuple of (convolution name,
-    norm name, names of what comes next...); each may be a grandchild: "conv3.pointwise". A folded
-    convolution has the norm's scale in its weight and a bias. Of what comes next it takes over, in their order and up
-    to the first that it cannot, the activation and the channel shuffle that its kernel can do: a
-    :class:`DepthwiseConv2d` any activation that it has, a :class:`GroupedConv2dShuffle` ReLU and the shuffle.
+
+def fold_conv_norm(model: M) -> M:
+    """Folds what follows convolutions into them, in place, for inference; returns ``model``.
+
+    A module says which of its children follow one another in ``conv_chains``, a tuple of (convolution name, names of
+    what comes next...); each may be a grandchild: "conv3.pointwise". A batch norm that comes first is folded: the
+    convolution then has its scale in the weight, and a bias. Of what comes next the convolution takes over, in their
+    order and up to the first that it cannot, the activation and the channel shuffle that its kernel can do: a
+    :class:`DepthwiseConv2d` and a :class:`FusedConv2d` any activation that they have, a :class:`GroupedConv2dShuffle`
+    ReLU and the shuffle. Every :class:`torch.nn.Conv2d` of one group becomes such a :class:`FusedConv2d`, and every
+    :class:`torch.nn.Linear` a :class:`FusedLinear`.
 
     An ``nn.Identity`` takes the place of each, so the state dict has no keys of the norm any more. Outputs are those
     of eval mode up to rounding. Norms that depend on the batch (no running statistics) or are no batch norms stay,
@@ -82,18 +93,26 @@ def fold_conv_norm(model: M) -> M:
     """
     chains = []
     for path, module in model.named_modules():
-        for conv_name, norm_name, *after in getattr(module, "conv_norm_pairs", ()):
-            conv, norm = _descendant(module, conv_name), _descendant(module, norm_name)
-            if conv is None or getattr(conv, "activation", None) or getattr(conv, "shuffle_groups", 1) != 1:
+        for conv_name, *after in getattr(module, "conv_chains", ()):
+            conv = _descendant(module, conv_name)
+            if conv is None or not after or _does_more(conv):
                 continue
-            if isinstance(norm, _BatchNorm) and norm.running_var is not None:
-                if norm.training:
-                    name = f"{path}.{norm_name}".lstrip(".")
-                    raise RuntimeError(f"fuse() needs eval mode, but {name!r} is training: call .eval() first")
-                chains.append((module, norm_name, conv, norm, after))
-    for module, norm_name, conv, norm, after in chains:
-        _fold(conv, norm)
-        module.set_submodule(norm_name, nn.Identity())
+            norm = _descendant(module, after[0])
+            if isinstance(norm, _BatchNorm) and norm.running_var is not None and norm.training:
+                name = f"{path}.{after[0]}".lstrip(".")
+                raise RuntimeError(f"fuse() needs eval mode, but {name!r} is training: call .eval() first")
+            chains.append((module, conv, after))
+    for layer in model.modules():
+        if type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros":
+            layer.__class__ = FusedConv2d
+        elif type(layer) is nn.Linear:
+            layer.__class__ = FusedLinear
+    for module, conv, after in chains:
+        norm = _descendant(module, after[0])
+        if isinstance(norm, _BatchNorm) and norm.running_var is not None:
+            _fold(conv, norm)
+            module.set_submodule(after[0], nn.Identity())
+            after = after[1:]
         for name in after:
             if not _absorb(conv, _descendant(module, name)):
                 break

@@ -98,7 +98,7 @@ class BasicBlock(ResidualBlock):
     """
 
     expansion = 1
-    conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"))
+    conv_chains = (("conv1", "bn1"), ("conv2", "bn2"))
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class Bottleneck(ResidualBlock):
     """
 
     expansion = 4
-    conv_norm_pairs = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
+    conv_chains = (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3"))
 
     def __init__(
         self,
@@ -180,7 +180,7 @@ class ConcatenatedBottleneck(ResidualBlock):
     """
 
     expansion = 4
-    conv_norm_pairs: tuple[tuple[str, str], ...] = (("conv3", "bn3"),)
+    conv_chains: tuple[tuple[str, str], ...] = (("conv3", "bn3"),)
 
     def __init__(
         self,
@@ -225,7 +225,7 @@ class SplitBottleneck(ConcatenatedBottleneck):
     it. Source: Xie et al., Aggregated Residual Transformations, CVPR 2017, figure 3a.
     """
 
-    conv_norm_pairs = ()
+    conv_chains = ()
 
     def add_merge(self, width: int, out_channels: int, **factory: Any) -> None:
         for path in self.paths:

@@ -10,6 +10,7 @@ from fastcnn.ops.hardswish import hardswish
 from fastcnn.ops.local_response_norm import local_response_norm
 from fastcnn.ops.multi_scale_roi_align import multi_scale_roi_align
 from fastcnn.ops.nms import nms
+from fastcnn.ops.pointwise_conv2d import pointwise_conv2d
 from fastcnn.ops.roi_align import roi_align
 from fastcnn.ops.roi_pool import roi_pool
 from fastcnn.ops.sigmoid_focal_loss import sigmoid_focal_loss
@@ -27,6 +28,7 @@ __all__ = [
     "local_response_norm",
     "multi_scale_roi_align",
     "nms",
+    "pointwise_conv2d",
     "roi_align",
     "roi_pool",
     "sigmoid_focal_loss",

@@ -7,16 +7,23 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch._prims_common import suggest_memory_format
 
 from fastcnn.kernels._shapes import conv2d_size
 from fastcnn.ops import _checks, _library
+from fastcnn.ops._convolutions import (
+    ACTIVATIONS,
+    FROM_RESULT,
+    FUNCTIONS,
+    activation_backward,
+    empty,
+    in_float32,
+    laid_out,
+    wide,
+)
 
 _MAX_STRIDE = 64  # As kMaxStride of the kernels.
 _SMALL_PLANE = 14 * 14  # Pixels.
 _SMALL_INPUT, _IN_L2, _IN_L3 = 1 << 18, 1 << 20, 1 << 22  # Elements; the latter two of inputs these caches hold.
-_ACTIVATIONS = (None, "relu", "relu6", "hardswish", "silu")  # Numbered as in the kernels.
-_FUNCTIONS = (lambda x: x, F.relu, F.relu6, F.hardswish, F.silu)
 
 
 def depthwise_conv2d(
@@ -70,12 +77,12 @@ def depthwise_conv2d(
             f"depthwise_conv2d: expected a padded input at least as large as the kernel, got input of shape "
             f"{tuple(shape)}, weight of shape {tuple(kernel)}, padding {padding!r}, dilation {dilation!r}"
         )
-    if activation not in _ACTIVATIONS:
-        raise ValueError(f"depthwise_conv2d: expected activation to be one of {_ACTIVATIONS}, got {activation!r}")
-    kind = _ACTIVATIONS.index(activation)
-    if _library.mode.name == "auto" and _torch_is_faster(input, weight, bias, kernel, strides, dilations):
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"depthwise_conv2d: expected activation to be one of {ACTIVATIONS}, got {activation!r}")
+    kind = ACTIVATIONS.index(activation)
+    if _library.mode.name == "auto" and _torch_is_faster(input, weight, bias, kernel, strides, dilations, kind):
         low = [top, left] if [top, left] == [bottom, right] else padding
-        result = _FUNCTIONS[kind](F.conv2d(input, weight, bias, strides, low, dilations, shape[1]))
+        result = FUNCTIONS[kind](F.conv2d(input, weight, bias, strides, low, dilations, shape[1]))
     elif max(strides) > _MAX_STRIDE:
         result = _reference(input, weight, bias, strides, paddings, dilations, kind)
     else:
@@ -90,6 +97,7 @@ def _torch_is_faster(
     kernel: Sequence[int],
     stride: list[int],
     dilation: list[int],
+    activation: int,
 ) -> bool:
     """Whether it measured so, on a CPU: see the rule in the op's definition."""
     if input.dtype is not torch.float32 or dilation != [1, 1] or input.device.type != "cpu":
@@ -106,7 +114,8 @@ def _torch_is_faster(
         and step <= (1 if contiguous and size == 7 else 2)
         and kernel[0] == input.size(1)
     ):
-        return not training and not contiguous and size == 3 and step == 2 and _IN_L2 <= input.numel() < _IN_L3
+        inference = not training and not activation
+        return inference and not contiguous and size == 3 and step == 2 and _IN_L2 <= input.numel() < _IN_L3
     size = max(size, kernel[3])
     if training and size > 3:
         return False
@@ -190,34 +199,15 @@ def _symmetric(input: Tensor, padding: Sequence[int]) -> tuple[Tensor, list[int]
     return (F.pad(input, extra) if any(extra) else input), [min(top, bottom), min(left, right)]
 
 
-def _wide(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-    # PyTorch's 16-bit convolutions on a CPU round in between; on a GPU they are what there is to run.
-    first = next(t for t in tensors if t is not None)
-    if first.dtype not in (torch.float16, torch.bfloat16) or first.device.type not in ("cpu", "meta"):
-        return tensors
-    return tuple(None if t is None else t.float() for t in tensors)
-
-
-def _laid_out(result: Tensor, like: Tensor) -> Tensor:
-    if suggest_memory_format(result) == suggest_memory_format(like) and result.dtype == like.dtype:
-        return result
-    return _empty(result.shape, like).copy_(result)
-
-
-def _empty(size: Sequence[int], like: Tensor) -> Tensor:
-    layout = suggest_memory_format(like)
-    return torch.empty(size, dtype=like.dtype, device=like.device, memory_format=layout)
-
-
 def _reference(input, weight, bias, stride, padding, dilation, activation):
-    x, w, b = _wide(input, weight, bias)
+    x, w, b = wide(input, weight, bias)
     x, both = _symmetric(x, padding)
     result = F.conv2d(x, w, b, stride, both, dilation, input.size(1))
-    return _laid_out(_FUNCTIONS[activation](result), input)
+    return laid_out(FUNCTIONS[activation](result), input)
 
 
 def _reference_backward(grad, input, weight, stride, padding, dilation, need_input, need_weight, need_bias):
-    g, x, w = _wide(grad, input, weight)
+    g, x, w = wide(grad, input, weight)
     x, both = _symmetric(x, padding)
     mask = [need_input, need_weight, need_bias]
     grads = torch.ops.aten.convolution_backward(
@@ -229,7 +219,7 @@ def _reference_backward(grad, input, weight, stride, padding, dilation, need_inp
         top, bottom, left, right = padding
         y, z = max(top - bottom, 0), max(left - right, 0)
         grad_input = grad_input[:, :, y : y + input.size(2), z : z + input.size(3)]
-        grad_input = _empty(input.shape, input).copy_(grad_input)
+        grad_input = empty(input.shape, input).copy_(grad_input)
     return (
         grad_input if need_input else none,
         grads[1].to(input.dtype).contiguous() if need_weight else none.clone(),
@@ -238,12 +228,12 @@ def _reference_backward(grad, input, weight, stride, padding, dilation, need_inp
 
 
 def _fake(input, weight, bias, stride, padding, dilation, activation):
-    return _empty(conv2d_size(input, weight, stride, padding, dilation), input)
+    return empty(conv2d_size(input, weight, stride, padding, dilation), input)
 
 
 def _fake_backward(grad, input, weight, stride, padding, dilation, need_input, need_weight, need_bias):
     return (
-        _empty(input.shape, input) if need_input else input.new_empty(0),
+        empty(input.shape, input) if need_input else input.new_empty(0),
         weight.new_empty(weight.shape) if need_weight else input.new_empty(0),
         weight.new_empty(weight.size(0)) if need_bias else input.new_empty(0),
     )
@@ -257,9 +247,9 @@ _op = _library.define(
     triton="depthwise_conv2d",
     torch_rule={
         "CPU": "PyTorch's reference for strides over 64; in float32 without dilation its own kernel for channels_last "
-        "inference of 3x3 at stride 2 on inputs of 4 to 16 MB; and, but for square kernels of 3, 5 or 7 at strides 1 "
-        "and 2 and multiplier 1, for up to 3x3 on NCHW planes up to 14x14 and channels_last inputs of 1 to 16 MB, in "
-        "inference also up to 5x5 on such planes, 7 on NCHW, and all channels_last inputs from 1 MB",
+        "inference of 3x3 at stride 2 with no activation on inputs of 4 to 16 MB; and, but for square kernels of 3, 5 "
+        "or 7 at strides 1 and 2 and multiplier 1, for up to 3x3 on NCHW planes up to 14x14 and channels_last inputs "
+        "of 1 to 16 MB, in inference also up to 5x5 on such planes, 7 on NCHW, and all channels_last inputs from 1 MB",
         "CUDA": "PyTorch's reference for float64, kernels over 11 and strides over 4",
     },
     flops=lambda input, weight, *_, out_shape=None, **__: (
@@ -281,28 +271,18 @@ _backward_op = _library.define(
 def _setup_context(ctx, inputs, output):
     input, weight, bias, stride, padding, dilation, activation = inputs
     # What came out tells where a ReLU let the gradient through; before other activations it is computed again.
-    ctx.save_for_backward(input, weight, bias, output if activation in (1, 2) else None)
+    ctx.save_for_backward(input, weight, bias, output if activation in FROM_RESULT[1:] else None)
     ctx.args = (stride, padding, dilation)
     ctx.activation = activation
 
 
 def _backward(ctx, grad):
     input, weight, bias, output = ctx.saved_tensors
-    if ctx.activation == 1:
-        grad = torch.ops.aten.threshold_backward(grad, output, 0)
-    elif ctx.activation == 2:
-        grad = torch.ops.aten.hardtanh_backward(grad, output, 0, 6)
-    elif ctx.activation:
+    if ctx.activation not in FROM_RESULT:
         # In float32, as in the forward pass nothing was rounded before the activation.
-        grad, input, weight, bias = (
-            t if t is None or t.dtype == torch.float64 else t.float() for t in (grad, input, weight, bias)
-        )
-        before = _library.call_backward(_op, input, weight, bias, *ctx.args, 0)
-        if ctx.activation == 3:
-            grad = torch.ops.aten.hardswish_backward(grad, before)
-        else:
-            gate = before.sigmoid()
-            grad = grad * gate * (1 + before * (1 - gate))
+        grad, input, weight, bias = in_float32(grad, input, weight, bias)
+        output = _library.call_backward(_op, input, weight, bias, *ctx.args, 0)
+    grad = activation_backward(ctx.activation, grad, output)
     need = [bool(needed) for needed in ctx.needs_input_grad[:3]]
     grads = _library.call_backward(_backward_op, grad, input, weight, *ctx.args, *need)
     dtype = ctx.saved_tensors[0].dtype

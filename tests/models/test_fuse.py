@@ -41,7 +41,7 @@ def foldable(model):
     return [
         f"{path}.{norm}".lstrip(".")
         for path, module in model.named_modules()
-        for _, norm, *_ in getattr(module, "conv_norm_pairs", ())
+        for _, norm, *_ in getattr(module, "conv_chains", ())
     ][-1]
 
 
@@ -277,7 +277,7 @@ def test_activation_in_the_kernel_of_an_inverted_residual():
 
 def test_convolution_may_be_a_grandchild():
     class Separable(nn.Module):
-        conv_norm_pairs = (("conv.1", "norm"), ("gone.1", "missing"))
+        conv_chains = (("conv.1", "norm"), ("gone.1", "missing"))
 
         def __init__(self):
             super().__init__()

@@ -103,9 +103,8 @@ class TimmBlock(ConvSequence):
         super().__init__(OrderedDict(layers))
         self.use_shortcut = stride == 1 and channels == table.out
 
-    def forward(self, input: Tensor) -> Tensor:
-        out = super().forward(input)
-        return out + input if self.use_shortcut else out
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(input, input if self.use_shortcut else None)
 
 
 class TimmNet(ConvNet):
@@ -113,7 +112,7 @@ class TimmNet(ConvNet):
 
     head_names = ("global_pool", "dropout", "classifier")
     classifier_path = "classifier"
-    conv_norm_pairs = (("conv_stem", "bn1"), ("conv_head", "bn2"))
+    conv_chains = (("conv_stem", "bn1", "act1"), ("conv_head", "bn2", "act2"))
 
     def __init__(self, row: TimmRow, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)

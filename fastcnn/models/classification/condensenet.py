@@ -75,7 +75,7 @@ class NormActConv(nn.Module):
 class CondenseLayer(nn.Module):
     """Puts ``growth`` channels behind the input's. The learned groups are shuffled by their order."""
 
-    conv_norm_pairs = (("conv_1.conv", "conv_2.norm"),)  # The first norm has a concatenation before it, so it stays.
+    conv_chains = (("conv_1.conv", "conv_2.norm"),)  # The first norm has a concatenation before it, so it stays.
 
     def __init__(self, in_channels: int, growth: int, row: CondenseNetRow, **factory: Any) -> None:
         super().__init__()

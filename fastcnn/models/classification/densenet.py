@@ -70,7 +70,7 @@ def _concatenated(maps: Sequence[Tensor]) -> Tensor:
 class DenseLayer(nn.Module):
     """Norm, ReLU, 1x1 and norm, ReLU, 3x3 of all maps before it: channels of the maps to ``growth_rate`` channels."""
 
-    conv_norm_pairs = (("conv1", "norm2"),)  # The first norm has a concatenation before it, so it stays.
+    conv_chains = (("conv1", "norm2"),)  # The first norm has a concatenation before it, so it stays.
 
     def __init__(self, in_channels: int, row: DenseNetRow, **factory: Any) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class DenseBlock(nn.ModuleDict):
 
 
 class _Features(nn.Sequential):
-    conv_norm_pairs = (("conv0", "norm0"),)
+    conv_chains = (("conv0", "norm0"),)
 
 
 class DenseNet(ConvNet):

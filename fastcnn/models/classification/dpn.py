@@ -93,7 +93,7 @@ class DualPathBlock(nn.Module):
     """
 
     # The norms before the first convolution and the projection have a sum or a concatenation before them.
-    conv_norm_pairs = (("c1x1_a.conv", "c3x3_b.bn", "c3x3_b.act"), ("c3x3_b.conv", "c1x1_c.bn", "c1x1_c.act"))
+    conv_chains = (("c1x1_a.conv", "c3x3_b.bn", "c3x3_b.act"), ("c3x3_b.conv", "c1x1_c.bn", "c1x1_c.act"))
 
     def __init__(
         self,

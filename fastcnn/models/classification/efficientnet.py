@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
-from fastcnn.nn.blocks import ConvNormAct, InvertedResidual, SqueezeExcite, make_divisible
+from fastcnn.nn.blocks import ConvNormAct, ConvSequence, InvertedResidual, SqueezeExcite, make_divisible
 from fastcnn.nn.init import init_weights
 from fastcnn.nn.stochastic import StochasticDepth
 
@@ -137,8 +137,13 @@ class MBConv(InvertedResidual):
         self.stochastic_depth = StochasticDepth(drop)
 
     def forward(self, input: Tensor) -> Tensor:
-        out = self.block(input)
-        return self.stochastic_depth(out) + input if self.use_shortcut else out
+        return _run(self, input)
+
+
+def _run(unit: Any, input: Tensor) -> Tensor:
+    if not unit.training or not unit.use_shortcut:
+        return unit.block(input, input if unit.use_shortcut else None)
+    return unit.stochastic_depth(unit.block(input)) + input
 
 
 def _squeeze_excite(hidden: int, channels: int, **factory: Any) -> SqueezeExcite:
@@ -156,15 +161,15 @@ class FusedMBConv(nn.Module):
     ) -> None:
         super().__init__()
         width = out if expanded == in_channels else expanded
-        self.block = nn.Sequential(ConvNormAct(in_channels, width, kernel_size, stride, act=nn.SiLU, **options))
+        layers = [ConvNormAct(in_channels, width, kernel_size, stride, act=nn.SiLU, **options)]
         if expanded != in_channels:
-            self.block.append(ConvNormAct(width, out, 1, act=None, **options))
+            layers.append(ConvNormAct(width, out, 1, act=None, **options))
+        self.block = ConvSequence(*layers)
         self.stochastic_depth = StochasticDepth(drop)
         self.use_shortcut = stride == 1 and in_channels == out
 
     def forward(self, input: Tensor) -> Tensor:
-        out = self.block(input)
-        return self.stochastic_depth(out) + input if self.use_shortcut else out
+        return _run(self, input)
 
 
 class EfficientNet(ConvNet):

@@ -65,7 +65,7 @@ def _chance(probability: float) -> bool:
 class FractalConv(nn.Sequential):
     """3x3 convolution, dropout, norm, ReLU."""
 
-    conv_norm_pairs = (("conv", "norm"),)
+    conv_chains = (("conv", "norm"),)
 
     def __init__(self, in_channels: int, channels: int, dropout: float, **factory: Any) -> None:
         layers = OrderedDict[str, nn.Module](

@@ -95,8 +95,7 @@ class MnasBlock(nn.Module):
         self.use_shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, input: Tensor) -> Tensor:
-        out = self.layers(input)
-        return out + input if self.use_shortcut else out
+        return self.layers(input, input if self.use_shortcut else None)
 
 
 class MnasNet(ConvNet):

@@ -78,7 +78,7 @@ class MobileNetV1(ConvNet):
 
     head_names = ("global_pool", "classifier")
     classifier_path = "classifier"
-    conv_norm_pairs = (("conv_stem", "bn1", "act1"),)
+    conv_chains = (("conv_stem", "bn1", "act1"),)
 
     def __init__(self, row: MobileNetV1Row, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)

@@ -84,8 +84,7 @@ class LinearBottleneck(nn.Module):
         self.use_shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, input: Tensor) -> Tensor:
-        out = self.conv(input)
-        return out + input if self.use_shortcut else out
+        return self.conv(input, input if self.use_shortcut else None)
 
 
 class MobileNetV2(ConvNet):

@@ -46,9 +46,8 @@ class FlatBottleneck(ConvSequence):
         super().__init__(OrderedDict(layers))
         self.use_shortcut = stride == 1 and in_channels == out_channels
 
-    def forward(self, input: Tensor) -> Tensor:
-        out = super().forward(input)
-        return out + input if self.use_shortcut else out
+    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+        return super().forward(input, input if self.use_shortcut else None)
 
 
 class MobileNetV2Timm(ConvNet):
@@ -56,7 +55,7 @@ class MobileNetV2Timm(ConvNet):
 
     head_names = ("global_pool", "classifier")
     classifier_path = "classifier"
-    conv_norm_pairs = (("conv_stem", "bn1"), ("conv_head", "bn2"))
+    conv_chains = (("conv_stem", "bn1", "act1"), ("conv_head", "bn2", "act2"))
 
     def __init__(self, row: MobileNetV2Row, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._registry import register
-from fastcnn.nn.blocks import ConvNormAct, ModuleFactory
+from fastcnn.nn.blocks import ConvNormAct, ConvSequence, ModuleFactory
 from fastcnn.nn.init import init_weights
 
 
@@ -104,12 +104,11 @@ class SearchedBlock(nn.Module):
             layers["inverted_bottleneck"] = NamedConvNormAct(in_channels, width, 1, **options)
         layers["depth_conv"] = NamedConvNormAct(width, width, kernel_size, stride, groups=width, **options)
         layers["point_linear"] = NamedConvNormAct(width, out_channels, 1, **(options | {"act": None}))
-        self.mobile_inverted_conv = nn.Sequential(OrderedDict(layers))
+        self.mobile_inverted_conv = ConvSequence(OrderedDict(layers))
         self.use_shortcut = stride == 1 and in_channels == out_channels
 
     def forward(self, input: Tensor) -> Tensor:
-        out = self.mobile_inverted_conv(input)
-        return out + input if self.use_shortcut else out
+        return self.mobile_inverted_conv(input, input if self.use_shortcut else None)
 
 
 class ProxylessNAS(ConvNet):

@@ -91,7 +91,7 @@ class ResNet(ConvNet):
 
     head_names: tuple[str, ...] = ("avgpool", "dropout", "fc")
     classifier_path = "fc"
-    conv_norm_pairs: tuple[tuple[str, str], ...] = (("conv1", "bn1"),)
+    conv_chains: tuple[tuple[str, ...], ...] = (("conv1", "bn1", "relu"),)
 
     blocks: ClassVar[Mapping[str, type[ResidualBlock]]] = {
         "basic": BasicBlock,

@@ -75,7 +75,7 @@ class _PreActBlock(nn.Module):
 class PreActBasic(_PreActBlock):
     """Two 3x3 convolutions: see :class:`_PreActBlock`."""
 
-    conv_norm_pairs = (("conv1", "norm2"),)  # The first norm follows a sum, so it stays.
+    conv_chains = (("conv1", "norm2"),)  # The first norm follows a sum, so it stays.
 
     def __init__(
         self, in_channels: int, planes: int, stride: int, *, activated: bool, stride_in_1x1: bool, **factory: Any
@@ -92,7 +92,7 @@ class PreActBasic(_PreActBlock):
 class PreActBottleneck(_PreActBlock):
     """1x1, 3x3 and 1x1 convolutions, from and to ``4 * planes`` channels: see :class:`_PreActBlock`."""
 
-    conv_norm_pairs = (("conv1", "norm2"), ("conv2", "norm3"))
+    conv_chains = (("conv1", "norm2"), ("conv2", "norm3"))
 
     def __init__(
         self, in_channels: int, planes: int, stride: int, *, activated: bool, stride_in_1x1: bool, **factory: Any
@@ -118,7 +118,7 @@ class _Stem(nn.Sequential):
         layers: OrderedDict[str, nn.Module] = OrderedDict(conv=conv)
         if norm:
             layers.update(norm=nn.BatchNorm2d(channels, **factory), act=nn.ReLU(inplace=True))
-        self.conv_norm_pairs = (("conv", "norm"),) if norm else ()
+        self.conv_chains = (("conv", "norm"),) if norm else ()
         super().__init__(OrderedDict(**layers, pool=nn.MaxPool2d(3, 2, padding=1)))
 
 

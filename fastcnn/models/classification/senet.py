@@ -57,8 +57,8 @@ class _Stem(nn.Sequential):
             self.add_module(f"conv{index}", conv)
             self.add_module(f"bn{index}", nn.BatchNorm2d(after, **factory))
             self.add_module(f"relu{index}", nn.ReLU(inplace=True))
-            pairs.append((f"conv{index}", f"bn{index}"))
-        self.conv_norm_pairs = tuple(pairs)
+            pairs.append((f"conv{index}", f"bn{index}", f"relu{index}"))
+        self.conv_chains = tuple(pairs)
 
 
 class ReluBasicBlock(BasicBlock):
@@ -78,7 +78,7 @@ class SENet(ResNet):
 
     head_names = ("avgpool", "dropout", "last_linear")
     classifier_path = "last_linear"
-    conv_norm_pairs = ()
+    conv_chains = ()
     pool = "pool0"
 
     def add_stem(self, row: Any, **factory: Any) -> Feature:

@@ -119,7 +119,7 @@ class ShuffleNetV1(ConvNet):
 
     head_names = ("avgpool", "fc")
     classifier_path = "fc"
-    conv_norm_pairs = (("conv1", "bn1"),)
+    conv_chains = (("conv1", "bn1", "relu"),)
 
     def __init__(self, row: ShuffleNetV1Row, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)

@@ -79,6 +79,8 @@ class Fire(nn.Module):
         elif bypass == "complex":
             self.bypass = nn.Conv2d(in_channels, out_channels, 1, **factory)
 
+    conv_chains = tuple((name, f"{name}_activation") for name in ("squeeze", "expand1x1", "expand3x3"))
+
     def forward(self, input: Tensor) -> Tensor:
         squeezed = self.squeeze_activation(self.squeeze(input))
         expanded = [
@@ -94,6 +96,7 @@ class SqueezeNet(ConvNet):
 
     head_names = ("classifier",)
     classifier_path = "classifier.1"
+    conv_chains = (("features.0", "features.1"), ("classifier.1", "classifier.2"))
 
     def __init__(self, row: SqueezeNetRow, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)

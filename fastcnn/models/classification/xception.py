@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
-from fastcnn.nn.blocks import conv2d
+from fastcnn.nn.blocks import ConvSequence, conv2d
 from fastcnn.nn.init import init_weights
 
 
@@ -22,19 +23,16 @@ class Block(NamedTuple):
     stride: int = 1
 
 
-class SeparableConv2d(nn.Module):
+class SeparableConv2d(ConvSequence):
     """A depthwise 3x3 convolution by fastcnn's kernels and a 1x1, with nothing in between.
 
     (N, in_channels, H, W) to (N, out_channels, H, W). Source: section 2 of the paper.
     """
 
     def __init__(self, in_channels: int, out_channels: int, **factory: Any) -> None:
-        super().__init__()
-        self.conv1 = conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False, **factory)
-        self.pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False, **factory)
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self.pointwise(self.conv1(input))
+        depthwise = conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False, **factory)
+        pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False, **factory)
+        super().__init__(OrderedDict(conv1=depthwise, pointwise=pointwise))
 
 
 class SeparableStack(nn.Sequential):
@@ -49,12 +47,13 @@ class SeparableStack(nn.Sequential):
         for index, width in enumerate(block.widths):
             if index > 0 or begin_with_relu:
                 self.append(nn.ReLU(inplace=index > 0))
-            pairs.append((f"{len(self)}.pointwise", str(len(self) + 1)))
+            # The next ReLU too, if there is one.
+            pairs.append((f"{len(self)}.pointwise", str(len(self) + 1), str(len(self) + 2)))
             self.extend([SeparableConv2d(in_channels, width, **factory), nn.BatchNorm2d(width, **factory)])
             in_channels = width
         if block.stride > 1:
             self.append(nn.MaxPool2d(3, block.stride, padding=1))
-        self.conv_norm_pairs = tuple(pairs)
+        self.conv_chains = tuple(pairs)
 
 
 class XceptionBlock(nn.Module):
@@ -70,7 +69,7 @@ class XceptionBlock(nn.Module):
         if self.projects:
             self.skip = nn.Conv2d(in_channels, out_channels, 1, block.stride, bias=False, **factory)
             self.skipbn = nn.BatchNorm2d(out_channels, **factory)
-            self.conv_norm_pairs = (("skip", "skipbn"),)
+            self.conv_chains = (("skip", "skipbn"),)
         self.rep = SeparableStack(in_channels, block, begin_with_relu=begin_with_relu, **factory)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -112,11 +111,11 @@ class Xception(ConvNet):
 
     head_names = ("avgpool", "dropout", "fc")
     classifier_path = "fc"
-    conv_norm_pairs = (
-        ("conv1", "bn1"),
-        ("conv2", "bn2"),
-        ("conv3.pointwise", "bn3"),
-        ("conv4.pointwise", "bn4"),
+    conv_chains = (
+        ("conv1", "bn1", "act1"),
+        ("conv2", "bn2", "act2"),
+        ("conv3.pointwise", "bn3", "act3"),
+        ("conv4.pointwise", "bn4", "act4"),
     )
 
     def __init__(self, row: XceptionRow, *, device: Any = None, dtype: torch.dtype | None = None) -> None:

@@ -1,7 +1,15 @@
 #pragma once
 
-#include "../common/math.h"
-#include "depthwise_conv2d_kernel.h"
+// What convolutions do to their results.
+
+namespace fastcnn {
+
+enum class Activation { none, relu, relu6, hardswish, silu };  // Numbered as in fastcnn.ops.
+
+}  // namespace fastcnn
+
+#ifdef FASTCNN_ISA
+#include "math.h"
 
 namespace fastcnn {
 namespace FASTCNN_ISA {
@@ -37,3 +45,4 @@ inline Vec<A, N> activate(Activation kind, Vec<A, N> x) {
 }  // namespace
 }  // namespace FASTCNN_ISA
 }  // namespace fastcnn
+#endif

@@ -1,0 +1,73 @@
+#include "pointwise.h"
+
+namespace fastcnn {
+namespace {
+
+template <typename T>
+void forward(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor* residual,
+             Activation activation, const std::optional<Tensor>& packed, int64_t x_row, Tensor& out) {
+  using A = acc_t<T>;
+  constexpr ScalarType kWide = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
+  const Panels panels(x.size(1), out.size(1));
+  std::vector<A> own;
+  const A* weights = nullptr;
+  if (packed) {
+    weights = static_cast<const A*>(packed->const_data_ptr());
+  } else {
+    const Tensor w = contiguous_as(weight, kWide);
+    own.resize(panels.in * panels.out);
+    pack(panels, static_cast<const A*>(w.const_data_ptr()), own.data());
+    weights = own.data();
+  }
+  const std::optional<Tensor> b = bias ? std::optional(contiguous_as(*bias, kWide)) : std::nullopt;
+  const Pointwise<T> product{x.size(0) * x.size(2) * x.size(3),
+                             panels,
+                             static_cast<const T*>(x.const_data_ptr()),
+                             x_row,
+                             weights,
+                             b ? static_cast<const A*>(b->const_data_ptr()) : nullptr,
+                             residual ? static_cast<const T*>(residual->const_data_ptr()) : nullptr,
+                             activation,
+                             static_cast<T*>(out.mutable_data_ptr())};
+  product.run();
+}
+
+// fastcnn.ops says better what is wrong; who calls the op itself must not read past the end.
+Tensor pointwise_conv2d_cpu(const Tensor& input, const Tensor& weight, std::optional<Tensor> bias,
+                            std::optional<Tensor> residual, int64_t activation, std::optional<Tensor> packed) {
+  constexpr const char* op = "pointwise_conv2d";
+  STD_TORCH_CHECK(input.dim() == 4 && weight.dim() == 4 && weight.size(1) == input.size(1) && weight.size(2) == 1 &&
+                      weight.size(3) == 1 && weight.scalar_type() == input.scalar_type(),
+                  op, ": expected input [N, C, H, W] and weight [out, C, 1, 1] of one dtype");
+  const int64_t n = input.size(0), in = input.size(1), out = weight.size(0), h = input.size(2), w = input.size(3);
+  STD_TORCH_CHECK(in > 0 && out >= kGemmLanes, op, ": expected at least one channel and ", kGemmLanes,
+                  " of the result");
+  STD_TORCH_CHECK(!bias || (bias->dim() == 1 && bias->size(0) == out && bias->scalar_type() == input.scalar_type()), op,
+                  ": expected a bias for each of ", out, " channels");
+  STD_TORCH_CHECK(
+      !residual || (residual->dim() == 4 && residual->size(0) == n && residual->size(1) == out &&
+                    residual->size(2) == h && residual->size(3) == w && residual->scalar_type() == input.scalar_type()),
+      op, ": residual has not the shape and dtype of the result");
+  STD_TORCH_CHECK(activation >= 0 && activation <= int64_t(Activation::silu), op, ": no such activation");
+  const ScalarType wide = input.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  STD_TORCH_CHECK(!packed || (packed->dim() == 1 && packed->size(0) == in * out && packed->scalar_type() == wide &&
+                              packed->stride(0) == 1),
+                  op, ": expected ", in * out, " packed weights");
+  const bool wide_type = input.scalar_type() == wide;  // Others are converted anyway, from one piece.
+  const int64_t row = wide_type ? pixel_row(input) : 0, x_row = row ? row : in;
+  const Tensor x = row ? input : nhwc(input);
+  const std::optional<Tensor> added = residual ? std::optional(nhwc(*residual)) : std::nullopt;
+  const bool channels_last = is_channels_last(input), turn = !channels_last && n > 0 && h * w > 1;
+  Tensor y = empty_4d(input, n, out, h, w, channels_last || turn);
+  if (y.numel() > 0) {
+    FASTCNN_DISPATCH_FLOATING(
+        input.scalar_type(), op,
+        forward<scalar_t>(x, weight, bias, added ? &*added : nullptr, Activation(activation), packed, x_row, y));
+  }
+  return turn ? torch::stable::contiguous(y, MemoryFormat::Contiguous) : y;
+}
+
+}  // namespace
+}  // namespace fastcnn
+
+STABLE_TORCH_LIBRARY_IMPL(fastcnn, CPU, m) { m.impl("pointwise_conv2d", TORCH_BOX(&fastcnn::pointwise_conv2d_cpu)); }

@@ -1,0 +1,183 @@
+"""Pointwise convolution: 1x1, every pixel by itself (Howard et al. 2017, MobileNets, section 3.1)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch._prims_common import suggest_memory_format
+
+from fastcnn.ops import _checks, _library
+from fastcnn.ops._convolutions import (
+    ACTIVATIONS,
+    FROM_RESULT,
+    FUNCTIONS,
+    activation_backward,
+    empty,
+    in_float32,
+    laid_out,
+    wide,
+)
+from fastcnn.ops.grouped_conv2d_shuffle import _backward_input_op, _backward_weight_op
+
+_NAME = "pointwise_conv2d"
+_LEAST = 16  # Channels of the result that the kernel needs, as kGemmLanes.
+_PANEL = 48  # As kPanel of the kernel.
+# Whether PyTorch's bfloat16 convolutions have instructions of their own, which our kernel does not use.
+_HAS_BF16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
+
+
+def pointwise_conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    activation: str | None = None,
+    residual: Tensor | None = None,
+    *,
+    packed: Tensor | None = None,
+) -> Tensor:
+    """``activation(conv2d(input, weight, bias) + residual)`` for a 1x1 kernel, in one pass.
+
+    Args:
+        input: ``[N, C, H, W]``; float64, float32, bfloat16 or float16, summed in float32 (float64 for float64).
+            The kernel is made for channels_last, which is kept.
+        weight: ``[out, C, 1, 1]`` of the dtype of `input`.
+        bias: ``[out]`` or None.
+        activation: None, "relu", "relu6", "hardswish" or "silu".
+        residual: ``[N, out, H, W]`` to add before the activation, or None.
+        packed: what :func:`pack` gave for these weights, to be spared packing them at every call. Where another kernel
+            runs it is not looked at.
+
+    Returns:
+        ``[N, out, H, W]`` of the dtype and memory format of `input`.
+
+    Raises:
+        TypeError: a tensor that is not floating-point, or tensors of different dtypes.
+        ValueError: shapes that do not fit, an unknown activation, or tensors on two devices.
+
+    Differentiable in input, weight, bias and residual. Sums are in a fixed order: deterministic,
+    on the CPU whatever the number of threads. Autocast casts as for a convolution.
+
+    Where PyTorch's convolution is faster (contiguous input, ...: see ``fastcnn.report()``) this function calls that.
+    """
+    tensors = {"input": input, "weight": weight, "bias": bias, "residual": residual}
+    given: dict[str, Any] = {name: t for name, t in tensors.items() if t is not None or name in ("input", "weight")}
+    _checks.floating(_NAME, **given)
+    _checks.same_device(_NAME, **given)
+    _check_shapes(input, weight, bias, residual, packed)
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"{_NAME}: expected activation to be one of {ACTIVATIONS}, got {activation!r}")
+    dtype = input.dtype
+    input, weight, bias, residual = _library.autocast(input, weight, bias, residual)  # type: ignore[assignment]
+    if any(t.dtype != input.dtype for t in (weight, bias, residual) if t is not None):
+        listed = ", ".join(f"{name} {t.dtype}" for name, t in given.items())
+        raise TypeError(f"{_NAME}: expected tensors of one dtype, got {listed}")
+    kind = ACTIVATIONS.index(activation)
+    if not fits(weight) or (_library.mode.name == "auto" and _torch_is_faster(input)):
+        return _composed(input, weight, bias, residual, kind)
+    return _library.call(_op, input, weight, bias, residual, kind, packed if input.dtype == dtype else None)
+
+
+def pack(weight: Tensor) -> Tensor:
+    """The weights ``[out, C, 1, 1]`` in the order the kernel reads them: ``[out * C]``, float32 (float64 for float64).
+
+    Panels of 48 filters, each a matrix ``[C, 48]``; the last two, where the last would have 16 filters or fewer, take
+    16 from one another. It does not follow what is done to the weights afterwards, and has no gradient.
+    """
+    (matrix,) = in_float32(weight.detach().flatten(1))
+    assert matrix is not None
+    filters = len(matrix)
+    ends = [*range(_PANEL, filters, _PANEL), filters]
+    if len(ends) > 1 and filters - ends[-2] <= _LEAST:
+        ends[-2] -= _LEAST
+    return torch.cat([panel.t().reshape(-1) for panel in matrix.tensor_split(ends[:-1])])
+
+
+def fits(weight: Tensor) -> bool:
+    """Whether the kernel takes such weights."""
+    return weight.size(0) >= _LEAST
+
+
+def _torch_is_faster(input: Tensor) -> bool:
+    if input.device.type == "cuda" or input.is_contiguous():
+        return input.numel() > 0  # Of empty input PyTorch's convolution has strides of its own.
+    return input.dtype == torch.bfloat16 and _HAS_BF16
+
+
+def _check_shapes(
+    input: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, packed: Tensor | None
+) -> None:
+    if input.dim() != 4 or weight.dim() != 4:
+        shapes = f"{tuple(input.shape)} and {tuple(weight.shape)}"
+        raise ValueError(f"{_NAME}: expected input and weight with 4 dimensions, got shapes {shapes}")
+    out, channels = weight.size(0), input.size(1)
+    if weight.shape[1:] != (channels, 1, 1) or not out or not channels:
+        raise ValueError(f"{_NAME}: expected weight of shape (out, {channels}, 1, 1), got {tuple(weight.shape)}")
+    if bias is not None and tuple(bias.shape) != (out,):
+        raise ValueError(f"{_NAME}: expected bias of shape ({out},), got {tuple(bias.shape)}")
+    shape = (input.size(0), out, *input.shape[2:])
+    if residual is not None and tuple(residual.shape) != shape:
+        raise ValueError(f"{_NAME}: expected residual of shape {shape}, got {tuple(residual.shape)}")
+    if packed is not None and tuple(packed.shape) != (out * channels,):
+        raise ValueError(f"{_NAME}: expected {out * channels} packed weights, got shape {tuple(packed.shape)}")
+
+
+def _composed(input, weight, bias, residual, activation):
+    result = F.conv2d(input, weight, bias)
+    return FUNCTIONS[activation](result if residual is None else result + residual)
+
+
+def _reference(input, weight, bias, residual, activation, packed):
+    x, w, b, r = wide(input, weight, bias, residual)
+    return laid_out(_composed(x, w, b, r, activation), input)
+
+
+def _fake(input, weight, bias, residual, activation, packed):
+    return empty((input.size(0), weight.size(0), input.size(2), input.size(3)), input)
+
+
+_op = _library.define(
+    "pointwise_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, int activation, Tensor? packed) "
+    "-> Tensor",
+    reference=_reference,
+    fake=_fake,
+    torch_rule={
+        "CPU": "PyTorch's convolution for contiguous input, for fewer than 16 filters, and in bfloat16 where the CPU "
+        "has instructions for it",
+        "CUDA": "PyTorch's convolution, always",
+    },
+    flops=lambda input, weight, *_, out_shape=None, **__: (
+        2 * out_shape[0] * out_shape[2] * out_shape[3] * weight[0] * weight[1]
+    ),
+)
+
+
+def _setup_context(ctx, inputs, output):
+    input, weight, bias, residual, activation, _ = inputs
+    from_result = activation in FROM_RESULT
+    ctx.save_for_backward(input, weight, *((output,) if from_result else (bias, residual)))
+    ctx.activation = activation
+
+
+def _backward(ctx, grad):
+    input, weight, *rest = ctx.saved_tensors
+    if ctx.activation not in FROM_RESULT:
+        # In float32, as in the forward pass nothing was rounded before the activation.
+        grad, input, weight, *rest = in_float32(grad, input, weight, *rest)
+        rest = [_library.call_backward(_op, input, weight, *rest, 0, None)]
+    grad = activation_backward(ctx.activation, grad, rest[0])
+    window, needs = ([1, 1], [0, 0], [1, 1], 1, 1), ctx.needs_input_grad
+    last = suggest_memory_format(input) == torch.channels_last
+    grads = (
+        _library.call_backward(_backward_input_op, grad, weight, input.shape, *window, last) if needs[0] else None,
+        _library.call_backward(_backward_weight_op, grad, input, weight.shape, *window) if needs[1] else None,
+        grad.sum((0, 2, 3)) if needs[2] else None,
+        grad if needs[3] else None,
+    )
+    dtype = ctx.saved_tensors[0].dtype
+    return *(g if g is None else g.to(dtype) for g in grads), None, None
+
+
+_library.autograd(_op, _backward, _setup_context)
