@@ -39,9 +39,10 @@ def norms(model):
 def foldable(model):
     """The path of the last norm that fuse() folds."""
     return [
-        f"{path}.{norm}".lstrip(".")
+        f"{path}.{after[0]}".lstrip(".")
         for path, module in model.named_modules()
-        for _, norm, *_ in getattr(module, "conv_chains", ())
+        for _, *after in getattr(module, "conv_chains", ())
+        if after and isinstance(module.get_submodule(after[0]), nn.BatchNorm2d)
     ][-1]
 
 
