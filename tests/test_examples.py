@@ -13,6 +13,7 @@ from fastcnn import compress, models
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 LENET, COMPRESS = EXAMPLES / "lenet_digits.py", EXAMPLES / "compress_squeezenet.py"
+COMPRESS_LENET = EXAMPLES / "compress_lenet.py"
 
 
 @pytest.mark.slow
@@ -95,3 +96,20 @@ def test_bad_arguments_to_compress(arguments, message, capsys):
     with pytest.raises(SystemExit):
         runpy.run_path(str(COMPRESS))["main"](arguments)
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_compressed_lenet_reads_handwritten_digits():
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    out = subprocess.run([sys.executable, str(COMPRESS_LENET)], check=True, capture_output=True, text=True).stdout
+    assert float(re.search(r"^test accuracy of the file: ([\d.]+)%$", out, re.MULTILINE)[1]) >= 98
+    assert float(re.search(r"of 246,824: ([\d.]+) times less", out)[1]) >= 20
+
+
+def test_lenet_of_a_file_is_the_one_that_trained(monkeypatch, capsys):
+    pytest.importorskip("sklearn", reason="scikit-learn is not installed")
+    monkeypatch.syspath_prepend(EXAMPLES)
+    _, found, size = runpy.run_path(str(COMPRESS_LENET))["main"](["--epochs", "2"])
+    out = capsys.readouterr().out
+    assert re.search(r"^shared: .* retrained ([\d.]+)%$", out, re.MULTILINE)[1] == f"{100 * found:.2f}"
+    assert f"\n{size:,} bytes of 246,824: " in out and size < 246_824 / 20

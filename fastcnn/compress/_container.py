@@ -174,8 +174,8 @@ def _check_header(header: object, max_bytes: int) -> None:
         if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(_whole(side) for side in shape):
             raise ValueError(f"damaged header: {name!r} has the shape {_short(shape)}")
         raw = "stored" in known
-        for key, dtypes in (("dtype", DTYPES if raw else FLOATING), ("stored", DTYPES if raw else (None,))):
-            if known.get(key) not in dtypes:
+        for key in ("dtype", "stored") if raw else ("dtype",):
+            if known.get(key) not in (DTYPES if raw else FLOATING):
                 raise ValueError(f"damaged header: {name!r} has the {key} {_short(known.get(key))}")
         # Sides of 0 count as 1: a tensor of none would hide sides too large for PyTorch.
         widest = max(getattr(torch, dtype).itemsize, getattr(torch, known.get("stored", dtype)).itemsize)

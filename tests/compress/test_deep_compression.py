@@ -9,7 +9,7 @@ from torch import nn
 
 from fastcnn import models
 from fastcnn.compress import compress, decompress, prune, sizes
-from fastcnn.compress._clusters import _centres
+from fastcnn.compress._clusters import _centres, _nearest
 
 FLOATS = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -73,7 +73,10 @@ def test_any_finite_numbers(numbers, bits):
 def test_few_values_take_few_bytes(weight):
     data = compress({"w": weight}, 4)
     assert torch.equal(decompress(data)["w"], weight)
-    assert sizes(data).tensors[0].coded < 80
+    size = sizes(data).tensors[0]
+    assert size.coded < 80 and size.nonzeros == weight.count_nonzero()
+    if len(weight.unique()) < 2:
+        assert (size.weight_bits, size.weight_entropy, size.index_bits, size.index_entropy) == (0, 0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -117,8 +120,8 @@ def test_half_keeps_the_rest_as_float16():
 
 
 def test_bits_by_path():
-    state = {f"{path}.weight": sparse((30, 30), 1) for path in ("features.0", "features.1", "classifier", "head")}
-    found = decompress(compress(state, {"features": 4, "features.1": 2, "classifier.weight": 1}))
+    state = {f"{path}.weight": sparse((30, 30), 1) for path in ("features.0", "features.1", "features.10", "head")}
+    found = decompress(compress(state, {"features": 4, "features.1": 2, "features.10.weight": 1}))
     assert [len(weight.unique()) for weight in found.values()] == [15, 3, 1, 900]
     assert torch.equal(found["head.weight"], state["head.weight"])
 
@@ -162,6 +165,23 @@ def test_squeezenet_is_as_small_as_in_its_paper(bits, most):
 def test_clusters_by_hand():
     """From 0, 5, 10: {0, 1}, {4}, {9, 10}."""
     assert _centres(np.array([10.0, 0, 1, 9, 4]), 3).tolist() == [0.5, 4.0, 9.5]
+
+
+@pytest.mark.parametrize(
+    ("values", "means"),
+    [
+        ([1.0e308, 1.1e308, 1.6e308, 1.7e308], [1.05e308, 1.65e308]),
+        # Of the sum of all that comes before, the second cluster's is below the last digit.
+        ([-1.2, -1.1, -1.0, 1e-20, 1e-20, 2e-20], [-1.1, 1e-20]),
+    ],
+    ids=["sum overflows", "small after large"],
+)
+def test_clusters_of_extreme_numbers(values, means):
+    np.testing.assert_allclose(_centres(np.array(values), 2), means, rtol=1e-12)
+
+
+def test_of_two_values_as_near_the_lower_is_taken():
+    assert _nearest(np.array([0.5, 1.5, 2.0, 2.6, 9.0]), np.array([1.0, 2.0, 3.0])).tolist() == [0, 0, 1, 2, 2]
 
 
 def test_clusters_are_those_of_lloyds_algorithm():

@@ -1,4 +1,4 @@
-"""Huffman codes, and what damaged and hostile files do: a ValueError of one line, never more memory."""
+"""Huffman codes, and what damaged and hostile files do: a ValueError of one line, or shapes as said."""
 
 import json
 import math
@@ -179,6 +179,7 @@ def test_hostile_headers(change, message):
         (b"\x80\x04K\x01." * 9, "no fastcnn.compress file"),
         (packed([], b"", version=2), "version 2; this fastcnn reads version 1"),
         (packed([], b"", size=2**32 - 1), "a header of 4294967295 bytes in a file of 22"),
+        (packed([], b"", size=3), "a header of 3 bytes in a file of 22"),
         (packed([], b"", crc=1), "damaged file: CRC-32 [0-9a-f]{8}, not 00000001"),
         (packed(b"{", b""), "damaged header"),
         (packed(b"\xff\xfe", b""), "damaged header"),
@@ -226,3 +227,10 @@ def test_large_tensors_of_few_bytes_need_leave():
     assert len(data) < 200
     refused(data, "tensors up to 'w' take more than max_bytes=3999999", max_bytes=3_999_999)
     assert decompress(data, max_bytes=4_000_000)["w"].shape == (1000, 1000)
+    refused(compress({"v": torch.zeros(9), "w": torch.zeros(9)}), "up to 'w' take more", max_bytes=71)
+
+
+def test_bytes_of_no_bool_are_made_one():
+    header, _ = unpacked(compress({"flags": torch.tensor([False, True, True])}))
+    flags = decompress(packed(header, bytes([0, 1, 200])))["flags"]
+    assert flags.view(torch.uint8).tolist() == [0, 1, 1]

@@ -82,6 +82,7 @@ def test_pruning_again_prunes_more_from_the_same():
     prune(model, 0.8)
     again = model[4].weight == 0
     assert again[first].all() and again.sum() == round(0.8 * again.numel())
+    assert set(model.state_dict()) == set(prune(small(), 0.5).state_dict())
 
 
 def test_copies_are_of_their_own():
@@ -107,6 +108,14 @@ def test_models_are_compressed_as_they_compute(change):
         found, wanted = other.get_submodule(path).weight, model.get_submodule(path).weight
         assert torch.equal(found == 0, wanted == 0)
         torch.testing.assert_close(found, wanted, atol=1e-3, rtol=0)
+
+
+def test_a_layer_of_two_places_is_compressed_at_both():
+    layer = nn.Linear(4, 4)
+    twice = prune(nn.Sequential(layer, nn.ReLU(), layer), 0.5)
+    state = decompress(compress(twice))
+    assert list(state) == ["0.bias", "0.weight", "2.bias", "2.weight"]
+    assert torch.equal(state["0.weight"], layer.weight) and torch.equal(state["2.weight"], layer.weight)
 
 
 def test_other_parametrisations_are_left_alone():
