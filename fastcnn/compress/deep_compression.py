@@ -33,7 +33,8 @@ def compress(
     The nonzeros of every weight tensor (floating-point, of two or more dimensions) are replaced by at most
     2^bits - 1 shared values by k-means from evenly spread centres; one code is left for zero. Codes, and the gaps
     between nonzeros, are Huffman-coded. A tensor of no more distinct nonzeros is kept exactly, so what
-    :func:`share_weights` trained is not changed. All other tensors are kept bit for bit. Deterministic.
+    :func:`share_weights` trained is not changed. All other tensors are kept bit for bit. Deterministic. What takes
+    time, and some 40 bytes of memory each, is sorting the nonzeros of the largest tensor: prune first.
     :mod:`fastcnn.compress._container` documents the file.
 
     Args:

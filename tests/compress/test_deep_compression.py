@@ -120,9 +120,11 @@ def test_half_keeps_the_rest_as_float16():
 
 
 def test_bits_by_path():
-    state = {f"{path}.weight": sparse((30, 30), 1) for path in ("features.0", "features.1", "features.10", "head")}
-    found = decompress(compress(state, {"features": 4, "features.1": 2, "features.10.weight": 1}))
-    assert [len(weight.unique()) for weight in found.values()] == [15, 3, 1, 900]
+    state = {
+        f"{path}.weight": sparse((30, 30), 1) for path in ("features.0", "features.1", "features.10", "neck", "head")
+    }
+    found = decompress(compress(state, {"features": 4, "features.1": 2, "neck.weight": 1}))
+    assert [len(weight.unique()) for weight in found.values()] == [15, 3, 15, 1, 900]
     assert torch.equal(found["head.weight"], state["head.weight"])
 
 
