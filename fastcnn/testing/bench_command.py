@@ -16,12 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcnn.testing import photo, reports, tables
+from fastcnn.testing import pages, photo, reports
 from fastcnn.testing.benches import (
     DIRECTIONS,
     DTYPES,
     HALVES,
     LAYOUTS,
+    SELECTIONS,
     USUAL,
     Bench,
     half_benches,
@@ -31,18 +32,18 @@ from fastcnn.testing.benches import (
 from fastcnn.testing.environment import environment
 from fastcnn.testing.roofline import measure_roofline
 
-# --quick promises under three minutes on two cores; compiling a network takes the longest, so it is what is left out
-# once this many seconds are gone.
+# --quick promises under three minutes on two cores; compiling a network and exporting it take the longest, so they are
+# left out once this many seconds are gone.
 QUICK_COMPILES_UNTIL = 100.0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``fastcnn bench``."""
     select = parser.add_argument_group("what to time (each option may be given several values)")
-    select.add_argument("--quick", action="store_true", help="three ops and every network, in under 3 minutes")
+    select.add_argument("--quick", action="store_true", help="three ops and two networks, in under 3 minutes")
     select.add_argument("--halves", action="store_true", help="ops in 16-bit dtypes, against themselves in float32")
     select.add_argument("--op", nargs="+", metavar="NAME", help="ops")
-    select.add_argument("--model", nargs="+", metavar="NAME", help="networks")
+    select.add_argument("--model", nargs="+", metavar="NAME", help=f"networks, or {', '.join(SELECTIONS)}: ten of them")
     select.add_argument("--layer", nargs="+", metavar="TEXT", help="layers in whose 'op, layer' this is")
     select.add_argument("--dtype", nargs="+", choices=DTYPES, help="default: float32, or with --halves both others")
     select.add_argument("--layout", nargs="+", choices=LAYOUTS, help="of an op's input; default: both")
@@ -56,6 +57,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--within", type=_positive(float), metavar="SECONDS", help="begin no case after that long; ops in turn"
     )
     how.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    how.add_argument("--no-runtimes", action="store_true", help="leave ONNX Runtime and OpenVINO out")
     how.add_argument(
         "--max-autotune", action="store_true", help="torch.compile of ops also in that mode; compiles for long"
     )
@@ -105,7 +107,7 @@ def bench(options: argparse.Namespace) -> int:
         OSError: a file that is missing or cannot be written.
     """
     if options.render:
-        print(tables.page({name: reports.read_report(name) for name in options.render}), end="")
+        print(pages.page({name: reports.read_report(name) for name in options.render}), end="")
         return 0
     benches = select(options)
     if options.list:
@@ -151,12 +153,13 @@ def select(options: argparse.Namespace) -> list[Bench]:
         raise ValueError(f"torch {torch.__version__} has no device {options.device!r} here that can be timed")
     every = quick_benches if options.quick else half_benches if options.halves else list_benches
     everything = every(options.device)
-    for kind, names in (("op", options.op), ("network", options.model)):
+    models = [name for given in options.model or () for name in SELECTIONS.get(given, (given,))]
+    for kind, names in (("op", options.op), ("network", models)):
         known = sorted({b.subject for b in everything if b.kind == kind})
         for name in names or ():
             if name not in known:
                 raise ValueError(f"no {kind} is called {name!r}; there are {', '.join(known)}")
-    subjects = [*(options.op or ()), *(options.model or ())]
+    subjects = [*(options.op or ()), *models]
     chosen = [
         b
         for b in everything
@@ -213,8 +216,12 @@ def _run_all(benches: Sequence[Bench], image: Tensor, options: argparse.Namespac
                     break
                 advance(b.group)
                 late = options.quick and elapsed > QUICK_COMPILES_UNTIL
-                compile = not options.no_compile and not late
-                how = {"compile": compile, "autotune": options.max_autotune, "weights": dict(options.weights)}
+                how = {
+                    "compile": not (options.no_compile or late),
+                    "runtimes": not (options.no_runtimes or late),
+                    "autotune": options.max_autotune,
+                    "weights": dict(options.weights),
+                }
                 result = run(b, image, **how, budget=budget)
                 if late and not options.no_compile:
                     result["missing"]["compile"] = "left out, to stay under 3 minutes"

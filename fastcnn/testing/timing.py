@@ -88,7 +88,7 @@ def slow_rounds(seconds: float) -> int:
 
 
 def measure(
-    calls: Mapping[str, Callable[[], Any]], *, clock: Clock | None = None, budget: float = 2.0
+    calls: Mapping[str, Callable[[], Any]], *, clock: Clock | None = None, budget: float = 2.0, pause: float = 0.0
 ) -> dict[str, list[float]]:
     """Times several ways to do the same, interleaved, so that a drifting clock or a busy neighbour hits all alike.
 
@@ -101,6 +101,8 @@ def measure(
         calls: by name; compare their results before, this only times.
         clock: of the device they run on; the host's by default.
         budget: seconds to measure for. At least MIN_ROUNDS rounds are made all the same, at most MAX_ROUNDS.
+        pause: seconds to wait before every untimed call, for rivals with threads of their own, which spin for some time
+            after their work is done.
 
     Returns:
         Seconds per call, one number a round, by name; entries of one index are of one round, and all lists are equally
@@ -126,6 +128,7 @@ def measure(
             if len(samples[name]) == wanted[name]:
                 continue
             if seconds[name] <= limit:
+                time.sleep(pause)
                 clock.time(calls[name], 1)
             samples[name].append(clock.time(calls[name], repeats[name]) / repeats[name])
     return samples
