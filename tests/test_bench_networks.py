@@ -132,6 +132,11 @@ def test_a_selection_is_networks_by_one_name(capsys):
     }
 
 
+def test_batch_1_is_not_batch_16(capsys):
+    assert main(["bench", "--list", "--model", "resnet18", "--layer", "batch 1"]) == 0
+    assert capsys.readouterr().out == "resnet18, batch 1, float32, forward\n"
+
+
 def result(subject, rows, batch=1, **more):
     entry = dict(kind="network", subject=subject, layer=f"batch {batch}", dtype="float32", layout="")
     entry.update(summarise({name: [seconds] * 5 for name, seconds in rows.items()}), missing={}, notes={})

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
-import itertools
+import re
 import shlex
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastcnn.testing import pages, photo, reports
+from fastcnn.testing import accuracy, pages, photo, reports
 from fastcnn.testing.benches import (
     DIRECTIONS,
     DTYPES,
@@ -30,6 +28,7 @@ from fastcnn.testing.benches import (
     quick_benches,
 )
 from fastcnn.testing.environment import environment
+from fastcnn.testing.progress import progress
 from fastcnn.testing.roofline import measure_roofline
 
 # --quick promises under three minutes on two cores; compiling a network and exporting it take the longest, so they are
@@ -43,7 +42,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     select.add_argument("--quick", action="store_true", help="three ops and two networks, in under 3 minutes")
     select.add_argument("--halves", action="store_true", help="ops in 16-bit dtypes, against themselves in float32")
     select.add_argument("--op", nargs="+", metavar="NAME", help="ops")
-    select.add_argument("--model", nargs="+", metavar="NAME", help=f"networks, or {', '.join(SELECTIONS)}: ten of them")
+    select.add_argument(
+        "--model", nargs="+", metavar="NAME", help=f"networks, or some by one name: {', '.join(SELECTIONS)}"
+    )
     select.add_argument("--layer", nargs="+", metavar="TEXT", help="layers in whose 'op, layer' this is")
     select.add_argument("--dtype", nargs="+", choices=DTYPES, help="default: float32, or with --halves both others")
     select.add_argument("--layout", nargs="+", choices=LAYOUTS, help="of an op's input; default: both")
@@ -76,6 +77,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     out.add_argument("--json", metavar="FILE", type=Path, help="also write the report, samples included")
     out.add_argument("--plain", action="store_true", help="no progress bar (needs no extra)")
     out.add_argument("--render", nargs="+", metavar="FILE", help="print docs/benchmarks.md from reports; time nothing")
+    out.add_argument(
+        "--plot", nargs="+", metavar="FILE", help="write an SVG file and print docs/accuracy.md from reports after it"
+    )
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -108,6 +112,9 @@ def bench(options: argparse.Namespace) -> int:
     """
     if options.render:
         print(pages.page({name: reports.read_report(name) for name in options.render}), end="")
+        return 0
+    if options.plot:
+        accuracy.plot(*options.plot)
         return 0
     benches = select(options)
     if options.list:
@@ -164,7 +171,7 @@ def select(options: argparse.Namespace) -> list[Bench]:
         b
         for b in everything
         if (not subjects or b.subject in subjects)
-        and (not options.layer or any(text in f"{b.subject}, {b.layer}" for text in options.layer))
+        and (not options.layer or any(_has(text, b) for text in options.layer))
         and b.dtype in (options.dtype or (HALVES if options.halves else ("float32",)))
         and (not options.layout or b.layout in ("", *options.layout))
         and b.direction in (options.direction or USUAL)
@@ -177,6 +184,11 @@ def select(options: argparse.Namespace) -> list[Bench]:
     if not chosen:
         raise ValueError("no bench is in all of these options' selections; --list shows what there is")
     return _in_turn(chosen) if options.within else chosen
+
+
+def _has(text: str, b: Bench) -> bool:
+    """Whether it is in a bench's op and layer, where a number at its end is not the beginning of another."""
+    return bool(re.search(re.escape(text) + r"(?!\d)", f"{b.subject}, {b.layer}"))
 
 
 def _in_turn(benches: Sequence[Bench]) -> list[Bench]:
@@ -209,7 +221,7 @@ def _run_all(benches: Sequence[Bench], image: Tensor, options: argparse.Namespac
     start = time.perf_counter()
     budget = options.budget or 2.0
     try:
-        with _progress(len(benches), options.plain) as advance:
+        with progress(len(benches), options.plain) as advance:
             for b in benches:
                 elapsed = time.perf_counter() - start
                 if options.within and elapsed > options.within:
@@ -229,28 +241,3 @@ def _run_all(benches: Sequence[Bench], image: Tensor, options: argparse.Namespac
     except KeyboardInterrupt:
         return results, True
     return results, False
-
-
-@contextlib.contextmanager
-def _progress(total: int, plain: bool) -> Iterator[Callable[[str], None]]:
-    """Gives what to call when an item begins. On standard error, so that the table can be piped."""
-    if plain:
-        count = itertools.count(1)
-        yield lambda text: print(f"[{next(count)}/{total}] {text}", file=sys.stderr, flush=True)
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    except ImportError:
-        raise ImportError("the progress bar needs rich: pip install 'fastcnn[bench]', or give --plain") from None
-    columns = (BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total)
-        begun = False
-
-        def advance(text: str) -> None:
-            nonlocal begun
-            progress.update(task, description=text, advance=int(begun))
-            begun = True
-
-        yield advance

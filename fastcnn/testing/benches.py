@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from fastcnn.models import list_models
+from fastcnn.models._lectures_accuracy import ACCURACIES
 from fastcnn.testing.spec import OpSpec
 from fastcnn.testing.specs import SPECS
 
@@ -29,8 +30,10 @@ NETWORK_DTYPES = {"cpu": ("float32",), "cuda": ("float32", "bfloat16")}
 BATCHES = {"cpu": {FORWARD: (1, 16), BOTH: (16,)}, "cuda": {FORWARD: (1, 32), BOTH: (32,)}}
 
 
-# Networks that one name selects: those whose time goes into what fastcnn has kernels for.
-SELECTIONS = {
+# Networks that one name selects: those whose time goes into what fastcnn has kernels for, and those whose accuracy
+# lectures print.
+SELECTIONS: dict[str, tuple[str, ...]] = {
+    "quoted": tuple(accuracy.network for accuracy in ACCURACIES if accuracy.side is None),
     "efficient": (
         "mobilenet_v1",
         "mobilenet_v2",
@@ -42,7 +45,7 @@ SELECTIONS = {
         "efficientnet_b0",
         "squeezenet1_0",
         "xception",
-    )
+    ),
 }
 
 
