@@ -57,6 +57,12 @@ def test_a_slow_rival_is_timed_a_few_times(seconds, rounds):
     assert entry["ratio"]["value"] == pytest.approx(seconds / 1e-3)
 
 
+def test_a_disturbed_call_does_not_pass_for_slow():
+    times = iter([0.01, 9.0])
+    samples = timing.measure({"fast": lambda: 0.01, "ours": lambda: next(times, 0.01)}, clock=FakeClock(), budget=0.5)
+    assert samples["ours"] == samples["fast"] == [0.01] * len(samples["fast"]) and len(samples["fast"]) > 5
+
+
 def test_slow_calls_alike_are_timed_in_full():
     samples = timing.measure({"ours": lambda: 3.0, "theirs": lambda: 4.0}, clock=FakeClock(), budget=0.5)
     assert [len(values) for values in samples.values()] == [timing.MIN_ROUNDS] * 2

@@ -92,10 +92,10 @@ def measure(
 ) -> dict[str, list[float]]:
     """Times several ways to do the same, interleaved, so that a drifting clock or a busy neighbour hits all alike.
 
-    Every call runs once to warm up and once for an estimate. Then, round by round, each gives one sample, in an
-    order that is shuffled (seeded) every round, after one call untimed: so that it meets caches and an allocator as its
-    own calls leave them, not as a rival's do. A call that is slow (SLOW_SECONDS, SLOW_TIMES) takes part in the first
-    few only, and its estimate is the first of them.
+    Every call runs once to warm up and once more; the faster of both is an estimate. Then, round by round, each gives
+    one sample, in an order that is shuffled (seeded) every round, after one call untimed: so that it meets caches and
+    an allocator as its own calls leave them, not as a rival's do. A call that is slow (SLOW_SECONDS, SLOW_TIMES) takes
+    part in the first few only, and its estimate is the first of them.
 
     Args:
         calls: by name; compare their results before, this only times.
@@ -111,8 +111,8 @@ def measure(
     clock = clock or HostClock()
     seconds: dict[str, float] = {}
     for name, call in calls.items():
-        clock.time(call, 1)
-        seconds[name] = clock.time(call, 1)
+        # The lesser, since one that was disturbed could pass for slow, and be a sample of few.
+        seconds[name] = min(clock.time(call, 1), clock.time(call, 1))
     limit = max(SLOW_SECONDS, SLOW_TIMES * min(seconds.values()))
     samples = {name: [estimate] if estimate > limit else [] for name, estimate in seconds.items()}
     repeats = {name: plan(estimate, budget).repeats for name, estimate in seconds.items()}
