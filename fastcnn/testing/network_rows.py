@@ -40,8 +40,8 @@ def prepare_network(
 ) -> Prepared:
     """A network against its plain-PyTorch twin: eager in both layouts, compiled, and in other runtimes.
 
-    Ours runs channels_last, and for inference with norms folded (``model.fuse()``), as ``torch.compile`` does by
-    freezing and the runtimes do by themselves. Training rows run without dropout, which would make their results
+    Ours runs channels_last, and for inference with norms folded (``model.fuse()``), as ``torch.compile`` does on a CPU
+    by freezing, and the runtimes do by themselves. Training rows run without dropout, which would make their results
     incomparable.
 
     Args:
@@ -81,7 +81,8 @@ def prepare_network(
         calls.update({name: _result(run) for name, run in loaded.items()})
         prepared.pause = _POOLS_SPIN if loaded else 0.0
 
-    with prepared.context(), _freezing() if compile and not backward else contextlib.nullcontext():
+    freezes = compile and not backward and x.device.type == "cpu"
+    with prepared.context(), _freezing() if freezes else contextlib.nullcontext():
         expected = calls["eager"]()
         for name, call in calls.items():
             try:

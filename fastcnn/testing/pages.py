@@ -29,10 +29,10 @@ the same run.
 
 Networks, each on images of its own input size: fastcnn runs channels_last, for inference with norms folded
 (`model.fuse()`); the rivals are the same network of `torch.nn` layers in the same mode. "compile" is `torch.compile` of
-it in channels_last, for inference with freezing, which folds norms and packs weights; "onnxruntime" and "openvino" run
-one ONNX file of it on as many threads, in float32. A report of networks begins with how many times as long as fastcnn
-each rival takes; in **bold**, under {loss}, where fastcnn is slower. "{either}" is `torch.nn` in whichever
-layout is the better for the network.
+it in channels_last, for inference on a CPU with freezing, which folds norms and packs weights; "onnxruntime" and
+"openvino" run one ONNX file of it on as many threads, in float32. A report of networks begins with how many times as
+long as fastcnn each rival takes; in **bold**, under {loss}, where fastcnn is slower. "{either}" is `torch.nn` in
+whichever layout is the better for the network.
 
 This page is the output of `fastcnn bench --render {files}`.
 
