@@ -9,7 +9,7 @@ JOBS   ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$((n < 8 ? n : 8)))
 PYTEST := OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive $(RUN) -m pytest -p no:benchmark -n $(JOBS) --dist loadgroup
 export PYTEST_ADDOPTS ?=
 
-.PHONY: demo test test-slow triton-oldest asan lint format bench cuda-check gpu-check wheel clean FORCE
+.PHONY: demo test test-slow triton-oldest asan lint format bench bench-networks cuda-check gpu-check wheel clean FORCE
 
 demo: $(VENV)/native  ## the main job: three ops and two networks on a photograph, against PyTorch
 	$(RUN) -m fastcnn bench --quick
@@ -46,6 +46,9 @@ asan: $(VENV)/env  ## the op tests over kernels built with AddressSanitizer and 
 
 bench: $(VENV)/native  ## every op and network; takes long
 	$(RUN) -m pytest bench --benchmark-json=bench/results/latest.json
+
+bench-networks: $(VENV)/native  ## the networks that the kernels are for, against everything people run them with
+	$(RUN) -m fastcnn bench --model efficient --json bench/results/cpu_networks.json
 
 lint: $(VENV)/env
 	$(RUN) -m ruff check .

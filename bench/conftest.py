@@ -9,11 +9,12 @@ from fastcnn.testing import photo
 from fastcnn.testing.benches import DTYPES, USUAL, list_benches, quick_benches
 from fastcnn.testing.environment import environment
 from fastcnn.testing.runner import prepare
+from fastcnn.testing.runtimes import RUNTIMES
 from fastcnn.testing.timing import SLOW_SECONDS, clock_for, plan, slow_rounds
 
 ROWS = {
     "op": ("fastcnn", "torch", "torchvision", "reference", "compile"),
-    "network": ("fastcnn", "eager", "eager channels_last", "compile"),
+    "network": ("fastcnn", "eager", "eager channels_last", "compile", *RUNTIMES),
 }
 
 
@@ -61,7 +62,7 @@ def time_row(benchmark):
         bench, calls = prepared[0], prepared[1].calls
         name = next((name for name in calls if name.split(" via ")[0] == row), None)
         if name is None:
-            pytest.skip(prepared[1].missing.get(row, "no such rival of this op here"))
+            pytest.skip(prepared[1].missing.get(row, "no such rival here"))
         call = calls[name]
         on_gpu = torch.device(bench.device).type == "cuda"
         timed = (lambda: (call(), torch.cuda.synchronize())) if on_gpu else call

@@ -7,7 +7,7 @@ import types
 import pytest
 import torch
 
-from fastcnn.testing import graphs, op_rows, photo, roofline, runner, tables
+from fastcnn.testing import graphs, op_rows, pages, photo, roofline, runner, tables
 from fastcnn.testing.bench_command import _in_turn
 from fastcnn.testing.benches import Bench
 from fastcnn.testing.environment import environment
@@ -126,7 +126,7 @@ def test_tables_of_a_gpu():
     text = tables.terminal([result(apart), result(not_recorded), result()], roofline=measured)
     assert "10.0 us, 50% of the roofline, torch 2.00x" in text and "4.00 us" in text and "none: waits" in text
     report = {"command": "fastcnn bench", "image": "noise", "left_out": [], "environment": environment()}
-    page = tables.page({"gpu.json": {**report, "results": [result(apart), result()], "roofline": measured}})
+    page = pages.page({"gpu.json": {**report, "results": [result(apart), result()], "roofline": measured}})
     rows = [line for line in page.splitlines() if line.startswith("| case") or line.startswith("| nms, 9")]
     assert len({line.count("|") for line in rows}) == 1 and "as a CUDA graph" in rows[0]
 
@@ -134,9 +134,9 @@ def test_tables_of_a_gpu():
 def test_a_gpu_that_was_not_measured_is_said():
     here = {**environment(), "gpu": None}
     report = {"command": "fastcnn bench", "image": "noise", "left_out": [], "environment": here, "results": []}
-    assert "On a GPU: not yet measured" in tables.page({"x.json": report})
+    assert "On a GPU: not yet measured" in pages.page({"x.json": report})
     there = {**here, "gpu": "NVIDIA H200", "driver": "1", "triton": "3.6"}
-    assert "not yet measured" not in tables.page({"x.json": {**report, "environment": there}})
+    assert "not yet measured" not in pages.page({"x.json": {**report, "environment": there}})
 
 
 def test_the_floor_of_halves_is_that_of_matrix_units():

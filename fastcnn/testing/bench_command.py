@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
-import itertools
+import re
 import shlex
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from fastcnn.testing import photo, reports, tables
+from fastcnn.testing import accuracy, pages, photo, reports
 from fastcnn.testing.benches import (
     DIRECTIONS,
     DTYPES,
     HALVES,
     LAYOUTS,
+    SELECTIONS,
     USUAL,
     Bench,
     half_benches,
@@ -29,20 +28,23 @@ from fastcnn.testing.benches import (
     quick_benches,
 )
 from fastcnn.testing.environment import environment
+from fastcnn.testing.progress import progress
 from fastcnn.testing.roofline import measure_roofline
 
-# --quick promises under three minutes on two cores; compiling a network takes the longest, so it is what is left out
-# once this many seconds are gone.
+# --quick promises under three minutes on two cores; compiling a network and exporting it take the longest, so they are
+# left out once this many seconds are gone.
 QUICK_COMPILES_UNTIL = 100.0
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of ``fastcnn bench``."""
     select = parser.add_argument_group("what to time (each option may be given several values)")
-    select.add_argument("--quick", action="store_true", help="three ops and every network, in under 3 minutes")
+    select.add_argument("--quick", action="store_true", help="three ops and two networks, in under 3 minutes")
     select.add_argument("--halves", action="store_true", help="ops in 16-bit dtypes, against themselves in float32")
     select.add_argument("--op", nargs="+", metavar="NAME", help="ops")
-    select.add_argument("--model", nargs="+", metavar="NAME", help="networks")
+    select.add_argument(
+        "--model", nargs="+", metavar="NAME", help=f"networks, or some by one name: {', '.join(SELECTIONS)}"
+    )
     select.add_argument("--layer", nargs="+", metavar="TEXT", help="layers in whose 'op, layer' this is")
     select.add_argument("--dtype", nargs="+", choices=DTYPES, help="default: float32, or with --halves both others")
     select.add_argument("--layout", nargs="+", choices=LAYOUTS, help="of an op's input; default: both")
@@ -56,6 +58,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--within", type=_positive(float), metavar="SECONDS", help="begin no case after that long; ops in turn"
     )
     how.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    how.add_argument("--no-runtimes", action="store_true", help="leave ONNX Runtime and OpenVINO out")
     how.add_argument(
         "--max-autotune", action="store_true", help="torch.compile of ops also in that mode; compiles for long"
     )
@@ -74,6 +77,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     out.add_argument("--json", metavar="FILE", type=Path, help="also write the report, samples included")
     out.add_argument("--plain", action="store_true", help="no progress bar (needs no extra)")
     out.add_argument("--render", nargs="+", metavar="FILE", help="print docs/benchmarks.md from reports; time nothing")
+    out.add_argument(
+        "--plot", nargs="+", metavar="FILE", help="write an SVG file and print docs/accuracy.md from reports after it"
+    )
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
@@ -105,7 +111,10 @@ def bench(options: argparse.Namespace) -> int:
         OSError: a file that is missing or cannot be written.
     """
     if options.render:
-        print(tables.page({name: reports.read_report(name) for name in options.render}), end="")
+        print(pages.page({name: reports.read_report(name) for name in options.render}), end="")
+        return 0
+    if options.plot:
+        accuracy.plot(*options.plot)
         return 0
     benches = select(options)
     if options.list:
@@ -151,17 +160,18 @@ def select(options: argparse.Namespace) -> list[Bench]:
         raise ValueError(f"torch {torch.__version__} has no device {options.device!r} here that can be timed")
     every = quick_benches if options.quick else half_benches if options.halves else list_benches
     everything = every(options.device)
-    for kind, names in (("op", options.op), ("network", options.model)):
+    models = [name for given in options.model or () for name in SELECTIONS.get(given, (given,))]
+    for kind, names in (("op", options.op), ("network", models)):
         known = sorted({b.subject for b in everything if b.kind == kind})
         for name in names or ():
             if name not in known:
                 raise ValueError(f"no {kind} is called {name!r}; there are {', '.join(known)}")
-    subjects = [*(options.op or ()), *(options.model or ())]
+    subjects = [*(options.op or ()), *models]
     chosen = [
         b
         for b in everything
         if (not subjects or b.subject in subjects)
-        and (not options.layer or any(text in f"{b.subject}, {b.layer}" for text in options.layer))
+        and (not options.layer or any(_has(text, b) for text in options.layer))
         and b.dtype in (options.dtype or (HALVES if options.halves else ("float32",)))
         and (not options.layout or b.layout in ("", *options.layout))
         and b.direction in (options.direction or USUAL)
@@ -174,6 +184,11 @@ def select(options: argparse.Namespace) -> list[Bench]:
     if not chosen:
         raise ValueError("no bench is in all of these options' selections; --list shows what there is")
     return _in_turn(chosen) if options.within else chosen
+
+
+def _has(text: str, b: Bench) -> bool:
+    """Whether it is in a bench's op and layer, where a number at its end is not the beginning of another."""
+    return bool(re.search(re.escape(text) + r"(?!\d)", f"{b.subject}, {b.layer}"))
 
 
 def _in_turn(benches: Sequence[Bench]) -> list[Bench]:
@@ -206,15 +221,19 @@ def _run_all(benches: Sequence[Bench], image: Tensor, options: argparse.Namespac
     start = time.perf_counter()
     budget = options.budget or 2.0
     try:
-        with _progress(len(benches), options.plain) as advance:
+        with progress(len(benches), options.plain) as advance:
             for b in benches:
                 elapsed = time.perf_counter() - start
                 if options.within and elapsed > options.within:
                     break
                 advance(b.group)
                 late = options.quick and elapsed > QUICK_COMPILES_UNTIL
-                compile = not options.no_compile and not late
-                how = {"compile": compile, "autotune": options.max_autotune, "weights": dict(options.weights)}
+                how = {
+                    "compile": not (options.no_compile or late),
+                    "runtimes": not (options.no_runtimes or late),
+                    "autotune": options.max_autotune,
+                    "weights": dict(options.weights),
+                }
                 result = run(b, image, **how, budget=budget)
                 if late and not options.no_compile:
                     result["missing"]["compile"] = "left out, to stay under 3 minutes"
@@ -222,28 +241,3 @@ def _run_all(benches: Sequence[Bench], image: Tensor, options: argparse.Namespac
     except KeyboardInterrupt:
         return results, True
     return results, False
-
-
-@contextlib.contextmanager
-def _progress(total: int, plain: bool) -> Iterator[Callable[[str], None]]:
-    """Gives what to call when an item begins. On standard error, so that the table can be piped."""
-    if plain:
-        count = itertools.count(1)
-        yield lambda text: print(f"[{next(count)}/{total}] {text}", file=sys.stderr, flush=True)
-        return
-    try:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-    except ImportError:
-        raise ImportError("the progress bar needs rich: pip install 'fastcnn[bench]', or give --plain") from None
-    columns = (BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total)
-        begun = False
-
-        def advance(text: str) -> None:
-            nonlocal begun
-            progress.update(task, description=text, advance=int(begun))
-            begun = True
-
-        yield advance

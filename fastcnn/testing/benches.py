@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from fastcnn.models import list_models
+from fastcnn.models._lectures_accuracy import ACCURACIES
 from fastcnn.testing.spec import OpSpec
 from fastcnn.testing.specs import SPECS
 
@@ -26,7 +27,26 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 # PyTorch's 16-bit convolutions on a CPU take seconds a step.
 NETWORK_DTYPES = {"cpu": ("float32",), "cuda": ("float32", "bfloat16")}
 # Inference one image at a time, and in batches; training in batches that the device can hold.
-BATCHES = {"cpu": {FORWARD: (1, 16), BOTH: (4,)}, "cuda": {FORWARD: (1, 32), BOTH: (32,)}}
+BATCHES = {"cpu": {FORWARD: (1, 16), BOTH: (16,)}, "cuda": {FORWARD: (1, 32), BOTH: (32,)}}
+
+
+# Networks that one name selects: those whose time goes into what fastcnn has kernels for, and those whose accuracy
+# lectures print.
+SELECTIONS: dict[str, tuple[str, ...]] = {
+    "quoted": tuple(accuracy.network for accuracy in ACCURACIES if accuracy.side is None),
+    "efficient": (
+        "mobilenet_v1",
+        "mobilenet_v2",
+        "mobilenet_v3_large",
+        "mobilenet_v3_small",
+        "shufflenet_v1_g3",
+        "shufflenet_v2_x1_0",
+        "mnasnet1_0",
+        "efficientnet_b0",
+        "squeezenet1_0",
+        "xception",
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +81,7 @@ class Prepared:
         notes: what else is worth recording: ``bytes`` and ``flops`` of the call, top-5 indices.
         context: what to time within.
         copies: of their input, that calls go through in turn.
+        pause: seconds to wait before the call that goes untimed before a sample.
     """
 
     calls: dict[str, Callable[[], Any]]
@@ -68,6 +89,7 @@ class Prepared:
     notes: dict[str, Any] = field(default_factory=dict)
     context: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     copies: int = 1
+    pause: float = 0.0
 
 
 def list_benches(device: str = "cpu") -> list[Bench]:
@@ -114,15 +136,17 @@ _QUICK_LAYERS = {
     ),
     "nms": ("6000 boxes",) * 2,
 }
+_QUICK_NETWORKS = ("mobilenet_v3_large", "resnet50")
 
 
 def quick_benches(device: str = "cpu") -> list[Bench]:
-    """Three ops and every network on one image, forward, in float32: what a first look shows."""
+    """Three ops and two networks on one image, forward, in float32: what a first look shows."""
     layers = {name: choice[0 if SPECS[name].peer else 1] for name, choice in _QUICK_LAYERS.items()}
+    layers |= dict.fromkeys(_QUICK_NETWORKS, "batch 1")
     return [
         bench
         for bench in list_benches(device)
-        if bench.layer == layers.get(bench.subject, "batch 1")
+        if bench.layer == layers.get(bench.subject)
         and (bench.dtype, bench.direction) == ("float32", FORWARD)
         and bench.layout in ("", "contiguous")
     ]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fastcnn import __version__, _backend
+from fastcnn.testing.runtimes import RUNTIMES
 
 
 def environment() -> dict[str, Any]:
@@ -23,6 +24,7 @@ def environment() -> dict[str, Any]:
         "torch": torch.__version__,
         "triton": _version("triton"),
         "torchvision": _torchvision(),
+        **{name: _version(name) for name in RUNTIMES},
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_model(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
@@ -14,9 +15,15 @@ from fastcnn.models import create, find_entry
 from fastcnn.nn import SqueezeExcite, layers
 from fastcnn.testing.benches import BOTH, DTYPES, Bench, Prepared, one_line
 from fastcnn.testing.compare import APART, assert_near
+from fastcnn.testing.runtimes import load_runtimes
 
 Results = tuple[Tensor, ...]
 Net = TypeVar("Net", bound=nn.Module)
+
+# Ours and PyTorch itself must run everywhere; the others may lack a compiler or a package.
+_ALWAYS = ("fastcnn", "eager", "eager channels_last")
+# Every pool of threads spins for some milliseconds after its work, on the cores that others are timed on.
+_POOLS_SPIN = 0.01
 
 # On the way back rounding grows a thousandfold more than on the way there, as ReLUs flip, so that the first layer's
 # gradient says something in float32 only.
@@ -28,18 +35,21 @@ def prepare_network(
     image: Tensor,
     *,
     compile: bool = True,
+    runtimes: bool = True,
     weights: Mapping[str, str | PathLike[str]] | None = None,
 ) -> Prepared:
-    """A network against its plain-PyTorch twin: eager in both layouts, and compiled.
+    """A network against its plain-PyTorch twin: eager in both layouts, compiled, and in other runtimes.
 
-    Ours runs channels_last, and for inference with norms folded (``model.fuse()``). Training rows run without dropout,
-    which would make their results incomparable.
+    Ours runs channels_last, and for inference with norms folded (``model.fuse()``), as ``torch.compile`` does on a CPU
+    by freezing, and the runtimes do by themselves. Training rows run without dropout, which would make their results
+    incomparable.
 
     Args:
         bench: of kind "network".
         image: uint8 pixels ``[3, H, W]``, preprocessed as the network expects; a batch has it rolled sideways by
             equal steps, since equal images have no variance for batch norms to divide by.
         compile: whether ``torch.compile`` is a rival.
+        runtimes: whether ONNX Runtime and OpenVINO are, for inference in float32 on a CPU.
         weights: files by name of network; where there is none, seeded random weights.
 
     Raises:
@@ -65,15 +75,20 @@ def prepare_network(
     for name, (net, input) in rows.items():
         run = torch.compile(net, dynamic=False) if name == "compile" else net
         calls[name] = _train(run, list(net.parameters()), input) if backward else _infer(run, input)
-
     prepared = Prepared({}, context=torch.enable_grad if backward else torch.inference_mode)
-    with prepared.context():
+    if runtimes and not backward and x.device.type == "cpu" and dtype == torch.float32:
+        loaded, prepared.missing = load_runtimes(twin, x)
+        calls.update({name: _result(run) for name, run in loaded.items()})
+        prepared.pause = _POOLS_SPIN if loaded else 0.0
+
+    freezes = compile and not backward and x.device.type == "cpu"
+    with prepared.context(), _freezing() if freezes else contextlib.nullcontext():
         expected = calls["eager"]()
         for name, call in calls.items():
             try:
                 results = call()
             except Exception as error:  # A missing compiler shows as any of several errors.
-                if name != "compile":
+                if name in _ALWAYS:
                     raise
                 prepared.missing[name] = one_line(error)
                 continue
@@ -117,6 +132,21 @@ def without_dropout(model: Net) -> Net:
 
 def _channels_last(model: Net) -> Net:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def _freezing() -> contextlib.AbstractContextManager[None]:
+    """Within it, what ``torch.compile`` compiles for inference has weights as constants: folded norms, packed weights.
+
+    As an option of ``torch.compile`` it has no effect: TorchDynamo, which makes weights inputs of the graph or
+    constants, reads the setting of the process.
+    """
+    from torch._inductor import config
+
+    return config.patch(freezing=True)  # type: ignore[no-any-return]
+
+
+def _result(run: Callable[[], Tensor]) -> Callable[[], Results]:
+    return lambda: (run(),)
 
 
 def _infer(model: Callable[[Tensor], Tensor], x: Tensor) -> Callable[[], Results]:

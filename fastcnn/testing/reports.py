@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastcnn.testing import tables
+from fastcnn.testing import pages, tables
+from fastcnn.testing.network_tables import rival_means
 
 NO_TORCHVISION = "torchvision does not import here: what is compared with fastcnn's PyTorch reference is {}"
 
@@ -17,21 +18,27 @@ NO_TORCHVISION = "torchvision does not import here: what is compared with fastcn
 def print_report(report: dict[str, Any]) -> None:
     """The table, what it was measured on, and what the networks saw."""
     results = report["results"]
-    print(tables.about(report["environment"]))
+    print(pages.about(report["environment"]))
     alone = dict.fromkeys(r["subject"] for r in results if "reference" in (*r["rows"], *r["missing"]))
     if alone and not report["environment"]["torchvision"]:
         print(NO_TORCHVISION.format(" and ".join(alone)))
     print()
     print(tables.terminal(results, colour=sys.stdout.isatty(), roofline=report.get("roofline")))
     print()
-    summary = tables.summary(results)
-    if summary:
-        print(summary, end="\n\n")
+    for text in summaries(results):
+        print(text, end="\n\n")
     print(tables.count(results) or "nothing was timed")
     if report["left_out"]:
         print(f"{len(report['left_out'])} cases were left out, for want of time")
-    for line in tables.top5(report):
+    for line in pages.top5(report):
         print(line)
+
+
+def summaries(results: Sequence[tables.Result]) -> list[str]:
+    """Tables of means, of ops and of networks; without those that would only repeat the cases."""
+    kinds = {kind: [result for result in results if result["kind"] == kind] for kind in ("op", "network")}
+    found = [list(tables.means(kinds["op"])), list(rival_means(kinds["network"]))]
+    return [tables.plain(rows) for rows in found if any(int(row[1]) > 1 for row in rows[1:])]
 
 
 def shared(arguments: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ def prepare(
     image: Tensor,
     *,
     compile: bool = True,
+    runtimes: bool = True,
     autotune: bool = False,
     weights: Mapping[str, str | PathLike[str]] | None = None,
 ) -> Prepared:
@@ -30,7 +31,7 @@ def prepare(
     torch.compiler.reset()  # Else the second shape of a function compiles to something slower.
     if bench.kind == "op":
         return prepare_op(bench, compile=compile, autotune=autotune)
-    return prepare_network(bench, image, compile=compile, weights=weights)
+    return prepare_network(bench, image, compile=compile, runtimes=runtimes, weights=weights)
 
 
 def run(
@@ -38,6 +39,7 @@ def run(
     image: Tensor,
     *,
     compile: bool = True,
+    runtimes: bool = True,
     autotune: bool = False,
     weights: Mapping[str, str | PathLike[str]] | None = None,
     budget: float = 2.0,
@@ -49,11 +51,12 @@ def run(
     """
     entry: dict[str, Any] = dataclasses.asdict(bench)
     try:
-        prepared = prepare(bench, image, compile=compile, autotune=autotune, weights=weights)
+        how = {"compile": compile, "runtimes": runtimes, "autotune": autotune}
+        prepared = prepare(bench, image, **how, weights=weights)
     except AssertionError as error:
         return {**entry, "failed": str(error), "rows": {}, "missing": {}, "notes": {}}
     with prepared.context():
-        samples = measure(prepared.calls, clock=clock_for(bench.device), budget=budget)
+        samples = measure(prepared.calls, clock=clock_for(bench.device), budget=budget, pause=prepared.pause)
         entry.update(summarise(samples), missing=prepared.missing, notes=prepared.notes)
         if torch.device(bench.device).type == "cuda":
             entry.update(_apart(prepared, entry["rows"], budget))

@@ -1,4 +1,4 @@
-"""Benchmark reports as tables: in a terminal, and in docs/benchmarks.md."""
+"""Benchmark results as tables: the cells of a case, means, what they look like in a terminal and in Markdown."""
 
 from __future__ import annotations
 
@@ -7,48 +7,12 @@ from statistics import geometric_mean
 from typing import Any
 
 from fastcnn.testing.roofline import floor_seconds
-from fastcnn.testing.timing import SLOW_ROUNDS, SLOW_SECONDS, SLOW_TIMES
 
 # A smaller ratio is a loss: what a person would gain by not using this library.
 LOSS = 0.95
 HEAD = ("case", "fastcnn", "of its floor", "fastest rival", "rival / fastcnn [95 %]", "", "all other rivals")
 ON_GPU = ("as a CUDA graph", "to launch")
 Result = Mapping[str, Any]
-
-PAGE = """\
-# Benchmarks
-
-Every line compares fastcnn with the fastest way to do the same in PyTorch or torchvision that ran there, in one
-process, rounds interleaved, each sample after a call untimed, results compared before. The ratio is of median times:
-above 1 fastcnn is faster; the interval is a bootstrap over rounds. **LOSS** marks a ratio under {loss} whose interval
-stays below 1; "even" is what is neither that nor above 1 with its interval. A rival called "reference" is fastcnn's
-own plain-PyTorch reference: it shows that there was nothing to compare with, not a win. "via float32" is a rival that
-does not take the dtype, between two casts. Against "fastcnn float32" the op is its own rival, on the same values in
-float32. What takes over {slow:g} s a call and {times:g} times as long as the fastest is timed at most {rounds} times.
-
-"Of its floor" is how many times the least possible time a call takes: the bytes it must move, each tensor once a pass,
-at the speed of a copy of as many bytes, or its operations at the speed of a float32 matrix product, both measured in
-the same run.
-
-{gpu}
-
-Networks: fastcnn runs channels_last, for inference with norms folded (`model.fuse()`); "eager" and "compile" are the
-same network of `torch.nn` layers in the same mode.
-
-This page is the output of `fastcnn bench --render {files}`.
-
-{sections}
-"""
-
-
-NOT_MEASURED = """\
-**On a GPU: not yet measured.** The kernels have not run on one; `make gpu-check` on a machine that has one makes the
-reports this page would show."""
-MEASURED = """\
-On a GPU every call finds its input in memory, not in a cache: calls go through copies of it. "As a CUDA graph" is the
-time per call of a recorded graph, what share of the least possible time's speed that is, and the fastest rival's time
-over ours; "to launch" is how long the host takes for a call, the GPU's work not waited for. cuDNN chooses the fastest
-of its algorithms (`cudnn.benchmark`) and computes float32 as such in ops, in networks as TF32."""
 
 
 def verdict(result: Result) -> str:
@@ -124,7 +88,7 @@ def _apart(part: Mapping[str, Any], more: str = "") -> str:
 def terminal(results: Sequence[Result], *, colour: bool = False, roofline: Mapping[str, Any] | None = None) -> str:
     """One table of all results; losses and failures stand out."""
     said = common(results)
-    lines = _aligned(_filled([head(results), *(cells(result, said, roofline) for result in results)]))
+    lines = aligned(filled([head(results), *(cells(result, said, roofline) for result in results)]))
     marks = {"LOSS": "\033[31m{}\033[0m", "FAILED": "\033[1;31m{}\033[0m", "win": "\033[32m{}\033[0m"}
     table = [f"all: {', '.join(said)}"] if said else []
     table += [lines[0].rstrip(), "-" * max(len(line.rstrip()) for line in lines)]
@@ -134,20 +98,19 @@ def terminal(results: Sequence[Result], *, colour: bool = False, roofline: Mappi
     return "\n".join(table)
 
 
-def _filled(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def plain(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as text in columns, for a terminal."""
+    return "\n".join(line.rstrip() for line in aligned([[cell.replace("**", "") for cell in row] for row in rows]))
+
+
+def filled(rows: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """The rows, each as long as the first."""
     return [row + ("",) * (len(rows[0]) - len(row)) for row in rows]
 
 
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join(f"{cell:{'>' if i == 1 else '<'}{widths[i]}}" for i, cell in enumerate(row)) for row in rows]
-
-
-def summary(results: Iterable[Result]) -> str:
-    """The table of :func:`means` for a terminal; empty where it would only repeat the cases."""
-    rows = list(means(results))
-    return "\n".join(line.rstrip() for line in _aligned(rows)) if any(int(row[1]) > 1 for row in rows[1:]) else ""
 
 
 def count(results: Iterable[Result]) -> str:
@@ -181,53 +144,7 @@ def means(results: Iterable[Result]) -> Iterator[tuple[str, ...]]:
         yield name, str(len(group)), f"{geometric_mean(ratios):.2f}x", f"{min(ratios):.2f}x", str(losses or "")
 
 
-def top5(report: Mapping[str, Any]) -> Iterator[str]:
-    """Per network and batch, in a line, what it sees on the image and whether plain PyTorch sees the same."""
-    for result in report["results"]:
-        seen = result["notes"].get("top5")
-        if seen:
-            ours, theirs = seen["fastcnn"], seen["PyTorch"]
-            same = "the same as PyTorch's" if ours == theirs else f"PyTorch's are {theirs}"
-            weights = result["notes"]["weights"]
-            subject = f"{result['subject']}, {result['layer']}, weights {weights}"
-            yield f"{subject}: top-5 classes of {report['image']} are {ours}, {same}"
-
-
-def about(environment: Mapping[str, Any]) -> str:
-    """What was measured on, in one line."""
-    torchvision = environment["torchvision"]
-    parts = [
-        f"fastcnn {environment['fastcnn']}" + (f" ({environment['commit']})" if environment["commit"] else ""),
-        f"torch {environment['torch']}",
-        f"torchvision {torchvision}" if torchvision else "no torchvision",
-        f"Python {environment['python']}",
-        f"{environment['cpu'] or environment['system']}, {environment['threads']} threads",
-        environment["kernels"]["cpu"] or "no compiled CPU kernels",
-    ]
-    if environment["gpu"]:
-        triton = f"triton {environment['triton']}" if environment["triton"] else "no triton"
-        cuda = environment["kernels"]["cuda"] or "no CUDA kernels"
-        parts.append(f"{environment['gpu']}, driver {environment['driver']}, {triton}, {cuda}")
-    return " · ".join(parts)
-
-
-def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
-    """docs/benchmarks.md, from reports by file name as it is to be typed."""
-    sections = []
-    for name, report in reports.items():
-        results = report["results"]
-        every = _filled([head(results), *(cells(result, roofline=report.get("roofline")) for result in results)])
-        lines = [f"## `{name}`", "", about(report["environment"]), ""]
-        left_out = f" {len(report['left_out'])} cases were left out, for want of time." if report["left_out"] else ""
-        lines += [f"Made by `{report['command']}` on {report['image']}: {count(results)}.{left_out}", ""]
-        lines += [*_markdown(means(results)), "", *_markdown(every)]
-        sections.append("\n".join(lines))
-    slow = {"slow": SLOW_SECONDS, "times": SLOW_TIMES, "rounds": SLOW_ROUNDS}
-    gpu = MEASURED if any(report["environment"]["gpu"] for report in reports.values()) else NOT_MEASURED
-    return PAGE.format(loss=LOSS, gpu=gpu, **slow, files=" ".join(reports), sections="\n\n".join(sections))
-
-
-def _markdown(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+def markdown(rows: Iterable[Sequence[str]]) -> Iterator[str]:
     for i, row in enumerate(rows):
         yield "| " + " | ".join(_bold(cell).replace("|", "\\|") for cell in row) + " |"
         if i == 0:

@@ -88,19 +88,21 @@ def slow_rounds(seconds: float) -> int:
 
 
 def measure(
-    calls: Mapping[str, Callable[[], Any]], *, clock: Clock | None = None, budget: float = 2.0
+    calls: Mapping[str, Callable[[], Any]], *, clock: Clock | None = None, budget: float = 2.0, pause: float = 0.0
 ) -> dict[str, list[float]]:
     """Times several ways to do the same, interleaved, so that a drifting clock or a busy neighbour hits all alike.
 
-    Every call runs once to warm up and once for an estimate. Then, round by round, each gives one sample, in an
-    order that is shuffled (seeded) every round, after one call untimed: so that it meets caches and an allocator as its
-    own calls leave them, not as a rival's do. A call that is slow (SLOW_SECONDS, SLOW_TIMES) takes part in the first
-    few only, and its estimate is the first of them.
+    Every call runs once to warm up and once more; the faster of both is an estimate. Then, round by round, each gives
+    one sample, in an order that is shuffled (seeded) every round, after one call untimed: so that it meets caches and
+    an allocator as its own calls leave them, not as a rival's do. A call that is slow (SLOW_SECONDS, SLOW_TIMES) takes
+    part in the first few only, and its estimate is the first of them.
 
     Args:
         calls: by name; compare their results before, this only times.
         clock: of the device they run on; the host's by default.
         budget: seconds to measure for. At least MIN_ROUNDS rounds are made all the same, at most MAX_ROUNDS.
+        pause: seconds to wait before every untimed call, for rivals with threads of their own, which spin for some time
+            after their work is done.
 
     Returns:
         Seconds per call, one number a round, by name; entries of one index are of one round, and all lists are equally
@@ -109,8 +111,8 @@ def measure(
     clock = clock or HostClock()
     seconds: dict[str, float] = {}
     for name, call in calls.items():
-        clock.time(call, 1)
-        seconds[name] = clock.time(call, 1)
+        # The lesser, since one that was disturbed could pass for slow, and be a sample of few.
+        seconds[name] = min(clock.time(call, 1), clock.time(call, 1))
     limit = max(SLOW_SECONDS, SLOW_TIMES * min(seconds.values()))
     samples = {name: [estimate] if estimate > limit else [] for name, estimate in seconds.items()}
     repeats = {name: plan(estimate, budget).repeats for name, estimate in seconds.items()}
@@ -126,6 +128,7 @@ def measure(
             if len(samples[name]) == wanted[name]:
                 continue
             if seconds[name] <= limit:
+                time.sleep(pause)
                 clock.time(calls[name], 1)
             samples[name].append(clock.time(calls[name], repeats[name]) / repeats[name])
     return samples

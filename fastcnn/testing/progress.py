@@ -1,0 +1,33 @@
+"""The progress bar of ``fastcnn bench``."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+
+
+@contextlib.contextmanager
+def progress(total: int, plain: bool) -> Iterator[Callable[[str], None]]:
+    """Gives what to call when an item begins. On standard error, so that the table can be piped."""
+    if plain:
+        count = itertools.count(1)
+        yield lambda text: print(f"[{next(count)}/{total}] {text}", file=sys.stderr, flush=True)
+        return
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    except ImportError:
+        raise ImportError("the progress bar needs rich: pip install 'fastcnn[bench]', or give --plain") from None
+    columns = (BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=total)
+        begun = False
+
+        def advance(text: str) -> None:
+            nonlocal begun
+            bar.update(task, description=text, advance=int(begun))
+            begun = True
+
+        yield advance
