@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.nn.cells import Cell, CellTable
 from fastcnn.nn.inception import InceptionConv
@@ -55,7 +56,7 @@ class CellRow(Row):
             raise ValueError(f"dropout must be between 0 and 1, got {self.dropout}")
 
 
-class CellNet(ConvNet):
+class CellNet(PooledNet):
     """Features: ``stem``, ``stem_0`` (the first cell) and ``stage1``, ``stage2``, ``stage3``, from their cells.
 
     A map is what a cell returns, before the ReLU that the next one begins with; the last is after it. Source: Zoph et
@@ -109,9 +110,7 @@ class CellNet(ConvNet):
                 modules.append("act")
             end(f"stage{stage + 1}")
         self.feature_chain = tuple(chain)
-        self.global_pool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.last_linear = nn.Linear(current[0], row.num_classes, **factory)
+        self.add_head(current[0], row.dropout, **factory)
         self.init_weights(self)
 
     def forward_stages(self, input: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
@@ -130,9 +129,6 @@ class CellNet(ConvNet):
             if stage.name in names:
                 out[stage.name] = input
         return out
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.last_linear(self.dropout(self.global_pool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         """Convolutions as the authors' code: He's normal by fan-out, of one group. The linear layer is PyTorch's."""

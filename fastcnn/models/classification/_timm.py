@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import BICUBIC, Preprocess
 from fastcnn.nn.blocks import ConvSequence, ModuleFactory, SqueezeExcite, conv2d
 from fastcnn.nn.init import init_weights
@@ -107,7 +108,7 @@ class TimmBlock(ConvSequence):
         return super().forward(input, input if self.use_shortcut else None)
 
 
-class TimmNet(ConvNet):
+class TimmNet(PooledNet):
     """Keys are timm's. Features: ``stem``, ``blocks.0`` ..., one per row of the table, and ``head``."""
 
     head_names = ("global_pool", "dropout", "classifier")
@@ -138,13 +139,8 @@ class TimmNet(ConvNet):
         self.act2 = row.act(inplace=True)
         chain.append(Feature("head", row.head, stride, ("conv_head", "bn2", "act2")))
         self.feature_chain = tuple(chain)
-        self.global_pool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.classifier = nn.Linear(row.head, row.num_classes, **factory)
+        self.add_head(row.head, row.dropout, **factory)
         self.init_weights(self)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.classifier(self.dropout(self.global_pool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         # The deviation that timm gives a classifier of 1000 classes, 1 / sqrt(3 * classes), for any number.

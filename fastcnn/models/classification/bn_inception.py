@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._pooled import PooledNet
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import SqueezeExcite, conv2d
 from fastcnn.nn.inception import Branches, InceptionConv
@@ -72,11 +73,8 @@ class HalvingMaxPool2d(nn.MaxPool2d):
         return super().forward(F.pad(input, (width % 2, 1, height % 2, 1), value=float("-inf")))
 
 
-class BNInception(ConvNet):
+class BNInception(PooledNet):
     """Features: ``conv1``, ``conv3``, ``inception3a`` ... ``inception5b``; the blocks ``se3a`` ... follow a module."""
-
-    head_names = ("avgpool", "dropout", "fc")
-    classifier_path = "fc"
 
     def __init__(self, row: BNInceptionRow, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)
@@ -108,13 +106,8 @@ class BNInception(ConvNet):
             stride *= 1 if module.projection else 2
             chain.append(Feature(name, channels, stride, paths))
         self.feature_chain = tuple(chain)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.fc = nn.Linear(channels, row.num_classes, **factory)
+        self.add_head(channels, row.dropout, **factory)
         self.init_weights(self)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.fc(self.dropout(self.avgpool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         init_weights(module)

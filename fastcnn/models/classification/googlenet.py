@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Feature, Row
-from fastcnn.models._preprocess import IMAGENET, Preprocess
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
+from fastcnn.models.classification._transform_input import TransformInputNet
 from fastcnn.nn.inception import Branches, InceptionConv
 from fastcnn.nn.layers import LocalResponseNorm
 
@@ -99,11 +100,10 @@ class AuxiliaryClassifier(nn.Module):
         return self.fc2(self.dropout(F.relu(self.fc1(pooled.flatten(1)))))
 
 
-class GoogLeNet(ConvNet):
+class GoogLeNet(TransformInputNet):
     """Keys are torchvision's. Features: ``conv1``, ``conv3``, ``inception3a`` ... ``inception5b``."""
 
     head_names = ("aux1", "aux2", "avgpool", "dropout", "fc")
-    classifier_path = "fc"
     auxiliary_classifier = "fc2"
 
     def __init__(self, row: GoogLeNetRow, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
@@ -140,21 +140,10 @@ class GoogLeNet(ConvNet):
             width = {feature.name: feature.channels for feature in chain}
             for feature, head in self.auxiliary:
                 self.add_module(head, AuxiliaryClassifier(width[feature], row, conv, **factory))
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.fc = nn.Linear(channels, row.num_classes, **factory)
+        self.add_head(channels, row.dropout, **factory)
         self.transform_input = row.transform_input
         self.batch_norm = row.batch_norm
         self.init_weights(self)
-
-    def forward_stages(self, input: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        if self.transform_input:
-            mean, std = (input.new_tensor(values).reshape(3, 1, 1) for values in (IMAGENET.mean, IMAGENET.std))
-            input = (input * std + mean - 0.5) / 0.5
-        return super().forward_stages(input, names)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.fc(self.dropout(self.avgpool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         """With batch norm: torchvision's. Without: that of Caffe's model of the paper, which does not say its own."""

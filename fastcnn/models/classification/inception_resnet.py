@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.models.classification._layers import add_layers
@@ -115,7 +116,7 @@ class InceptionResNetRow(Row):
             raise ValueError(f"squeeze_reduction must be at least 1, got {self.squeeze_reduction}")
 
 
-class InceptionResNet(ConvNet):
+class InceptionResNet(PooledNet):
     """Keys are timm's of v2. Features: the stem's convolutions, reductions and runs of modules, by their names."""
 
     head_names = ("avgpool", "dropout", "classif")
@@ -142,13 +143,8 @@ class InceptionResNet(ConvNet):
         chain: list[Feature] = []
         channels = add_layers(self, layers, chain, row.in_channels, **factory)
         self.feature_chain = tuple(chain)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.classif = nn.Linear(channels, row.num_classes, **factory)
+        self.add_head(channels, row.dropout, **factory)
         self.init_weights(self)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.classif(self.dropout(self.avgpool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         """Convolutions as in the authors' code: Glorot's uniform, biases 0. The linear layer is PyTorch's."""

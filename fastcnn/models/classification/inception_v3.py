@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcnn.models._net import ConvNet, Feature, Row
-from fastcnn.models._preprocess import IMAGENET, Preprocess
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.models.classification._layers import add_layers
+from fastcnn.models.classification._transform_input import TransformInputNet
 from fastcnn.nn.branches import AVERAGE_WITH_ZEROS, MAX, Conv, Flat, Fork, Step
 from fastcnn.nn.inception import InceptionConv
 
@@ -166,11 +166,10 @@ class AuxiliaryClassifier(nn.Module):
         return self.fc(F.adaptive_avg_pool2d(self.conv1(self.conv0(pooled)), 1).flatten(1))
 
 
-class InceptionV3(ConvNet):
+class InceptionV3(TransformInputNet):
     """Keys are torchvision's. Features: the stem's convolutions and every module, by their names in the table."""
 
     head_names = ("AuxLogits", "avgpool", "dropout", "fc")
-    classifier_path = "fc"
 
     def __init__(self, row: InceptionV3Row, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)
@@ -185,25 +184,9 @@ class InceptionV3(ConvNet):
         channels = add_layers(self, dict(layers[cut:]), chain, channels, **factory)
         self.dropped_paths = () if row.aux_logits else ("AuxLogits",)
         self.feature_chain = tuple(chain)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.fc = nn.Linear(channels, row.num_classes, **factory)
+        self.add_head(channels, row.dropout, **factory)
         self.transform_input = row.transform_input
         self.init_weights(self)
-
-    @property
-    def preprocess(self) -> Preprocess:
-        own = self.row.preprocess
-        return dataclasses.replace(own, mean=IMAGENET.mean, std=IMAGENET.std) if self.transform_input else own
-
-    def forward_stages(self, input: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-        if self.transform_input:
-            mean, std = (input.new_tensor(values).reshape(3, 1, 1) for values in (IMAGENET.mean, IMAGENET.std))
-            input = (input * std + mean - 0.5) / 0.5
-        return super().forward_stages(input, names)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.fc(self.dropout(self.avgpool(features)).flatten(1))
 
     def init_weights(self, module: nn.Module) -> None:
         """Normal with torchvision's deviations: 0.1, and 0.001 in the auxiliary linear layer.

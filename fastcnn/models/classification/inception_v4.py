@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.models.classification._layers import add_layers
@@ -77,7 +78,7 @@ class InceptionV4Row(Row):
             raise ValueError(f"modules must be three positive ints, got {self.modules!r}")
 
 
-class InceptionV4(ConvNet):
+class InceptionV4(PooledNet):
     """Keys are timm's. Features: ``features.0`` ..., one per layer of the stem, module and reduction."""
 
     head_names = ("avgpool", "dropout", "last_linear")
@@ -93,13 +94,8 @@ class InceptionV4(ConvNet):
         self.features = nn.Sequential()
         channels = add_layers(self.features, layers, chain, row.in_channels, "features.", **factory)
         self.feature_chain = tuple(chain)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.last_linear = nn.Linear(channels, row.num_classes, **factory)
+        self.add_head(channels, row.dropout, **factory)
         self.init_weights(self)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.last_linear(self.dropout(self.avgpool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         """Convolutions as in the authors' code: normal with variance 2 / inputs. The linear layer is PyTorch's."""

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvSequence, ModuleFactory, SqueezeExcite, conv2d, make_divisible
@@ -73,10 +74,10 @@ def _separable(channels: int, out: int, stride: int, row: MobileNetV1Row, **fact
     return ConvSequence(OrderedDict(layers))
 
 
-class MobileNetV1(ConvNet):
+class MobileNetV1(PooledNet):
     """Keys are timm's of mobilenetv1_100. Features: ``stem``, ``blocks.0`` (stride 2) ... ``blocks.4`` (stride 32)."""
 
-    head_names = ("global_pool", "classifier")
+    head_names = ("global_pool", "dropout", "classifier")
     classifier_path = "classifier"
     conv_chains = (("conv_stem", "bn1", "act1"),)
 
@@ -99,13 +100,8 @@ class MobileNetV1(ConvNet):
             self.blocks.append(blocks)
             chain.append(Feature(name, channels, stride, (name,)))
         self.feature_chain = tuple(chain)
-        self.global_pool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.classifier = nn.Linear(channels, row.num_classes, **factory)
+        self.add_head(channels, row.dropout, **factory)
         self.init_weights(self)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.classifier(self.dropout(self.global_pool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         # The convolutions as timm; the paper does not say. The classifier as torchvision's later MobileNets.

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Feature
+from fastcnn.models._net import Feature
+from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import BICUBIC
 from fastcnn.models._registry import register
 from fastcnn.models.classification.mobilenetv2 import TABLE, MobileNetV2Row
@@ -50,10 +51,10 @@ class FlatBottleneck(ConvSequence):
         return super().forward(input, input if self.use_shortcut else None)
 
 
-class MobileNetV2Timm(ConvNet):
+class MobileNetV2Timm(PooledNet):
     """Keys are timm's. Features: ``stem``, ``blocks.0`` ... ``blocks.6``, one per row of the table, and ``head``."""
 
-    head_names = ("global_pool", "classifier")
+    head_names = ("global_pool", "dropout", "classifier")
     classifier_path = "classifier"
     conv_chains = (("conv_stem", "bn1", "act1"), ("conv_head", "bn2", "act2"))
 
@@ -81,13 +82,8 @@ class MobileNetV2Timm(ConvNet):
         self.act2 = nn.ReLU6(inplace=True)
         chain.append(Feature("head", last, stride, ("conv_head", "bn2", "act2")))
         self.feature_chain = tuple(chain)
-        self.global_pool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.classifier = nn.Linear(last, row.num_classes, **factory)
+        self.add_head(last, row.dropout, **factory)
         self.init_weights(self)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.classifier(self.dropout(self.global_pool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         init_weights(module, linear_std=0.01, per_group=True)

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.models.classification._layers import add_layers
@@ -142,14 +143,11 @@ _REDUCTION_B = parallel(
 )
 
 
-class PolyNet(ConvNet):
+class PolyNet(PooledNet):
     """Features: the layers of the stem, the stages and the reductions, by their names: ``stage_a`` has stride 8, ...
 
     ``fuse()`` gives every use of shared weights its own, with its own norm in them.
     """
-
-    head_names = ("avgpool", "dropout", "fc")
-    classifier_path = "fc"
 
     def __init__(self, row: PolyNetRow, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)
@@ -172,13 +170,8 @@ class PolyNet(ConvNet):
         chain: list[Feature] = []
         channels = add_layers(self, layers, chain, row.in_channels, **factory)
         self.feature_chain = tuple(chain)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.fc = nn.Linear(channels, row.num_classes, **factory)
+        self.add_head(channels, row.dropout, **factory)
         self.init_weights(self)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.fc(self.dropout(self.avgpool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         """Convolutions: normal with variance 2 / inputs, as Inception-v4's; the paper does not say."""

@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import BICUBIC
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import SqueezeExcite
@@ -86,11 +87,9 @@ def _squeeze_excite(reduction: int, channels: int, **factory: Any) -> SqueezeExc
     return SqueezeExcite(channels, max(1, channels // reduction), **factory)
 
 
-class ResNet(ConvNet):
+class ResNet(PooledNet):
     """Keys are torchvision's. Features: ``stem`` (before the max pool), ``layer1`` ... ``layer4``."""
 
-    head_names: tuple[str, ...] = ("avgpool", "dropout", "fc")
-    classifier_path = "fc"
     conv_chains: tuple[tuple[str, ...], ...] = (("conv1", "bn1", "relu"),)
 
     blocks: ClassVar[Mapping[str, type[ResidualBlock]]] = {
@@ -121,9 +120,7 @@ class ResNet(ConvNet):
             modules = (name,) if self.pool is None or index > 0 else (self.pool, name)
             chain.append(Feature(name, channels, stride, modules))
         self.feature_chain = tuple(chain)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.add_module(self.classifier_path, nn.Linear(channels, row.num_classes, **factory))
+        self.add_head(channels, row.dropout, **factory)
         self.init_weights(self)
 
     def add_stem(self, row: Any, **factory: Any) -> Feature:
@@ -133,9 +130,6 @@ class ResNet(ConvNet):
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1)
         return Feature("stem", 64, 2, ("conv1", "bn1", "relu"))
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return getattr(self, self.classifier_path)(self.dropout(self.avgpool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         init_weights(module)

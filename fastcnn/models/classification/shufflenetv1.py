@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._pooled import PooledNet
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvSequence, ModuleFactory, SqueezeExcite, conv2d
 from fastcnn.nn.init import init_weights
@@ -114,11 +115,9 @@ class ShuffleUnit(nn.Module):
         return self.relu(torch.cat([self.shortcut(input), out], 1))
 
 
-class ShuffleNetV1(ConvNet):
+class ShuffleNetV1(PooledNet):
     """Features: ``stem`` (before the max pool), ``stage2`` (stride 8), ``stage3``, ``stage4``."""
 
-    head_names = ("avgpool", "fc")
-    classifier_path = "fc"
     conv_chains = (("conv1", "bn1", "relu"),)
 
     def __init__(self, row: ShuffleNetV1Row, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
@@ -147,13 +146,8 @@ class ShuffleNetV1(ConvNet):
             chain.append(Feature(name, out, 8 * 2**index, ("maxpool", name) if index == 0 else (name,)))
             channels = out
         self.feature_chain = tuple(chain)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.fc = nn.Linear(channels, row.num_classes, **factory)
+        self.add_head(channels, row.dropout, **factory)
         self.init_weights(self)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.fc(self.dropout(self.avgpool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         # The paper does not say.

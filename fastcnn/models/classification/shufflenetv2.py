@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvNormAct, ConvSequence, conv2d
@@ -86,11 +87,8 @@ class ShuffleUnitV2(nn.Module):
         return self.shuffle(torch.cat([first, self.branch2(second)], 1))
 
 
-class ShuffleNetV2(ConvNet):
+class ShuffleNetV2(PooledNet):
     """Keys are torchvision's. Features: ``conv1`` (before the max pool), ``stage2`` ... ``stage4``, ``conv5``."""
-
-    head_names = ("avgpool", "fc")
-    classifier_path = "fc"
 
     def __init__(self, row: ShuffleNetV2Row, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)
@@ -111,13 +109,8 @@ class ShuffleNetV2(ConvNet):
         self.conv5 = ConvNormAct(channels, row.last_channels, 1, **factory)
         chain.append(Feature("conv5", row.last_channels, chain[-1].stride, ("conv5",)))
         self.feature_chain = tuple(chain)
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.fc = nn.Linear(row.last_channels, row.num_classes, **factory)
+        self.add_head(row.last_channels, row.dropout, **factory)
         self.init_weights(self)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.fc(self.dropout(self.avgpool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         """PyTorch's defaults, which every layer has from the start, as torchvision does; the paper does not say."""

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._net import Feature, Row
+from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvSequence, conv2d
@@ -103,14 +104,12 @@ class XceptionRow(Row):
                 raise ValueError(f"a block needs widths and a positive stride, got {block}")
 
 
-class Xception(ConvNet):
+class Xception(PooledNet):
     """Keys are timm's of ``legacy_xception``. Features: ``stem``, ``block1`` ... ``block12``, ``exit``.
 
     A block's map is what it adds up, before the ReLU that the next one begins with.
     """
 
-    head_names = ("avgpool", "dropout", "fc")
-    classifier_path = "fc"
     conv_chains = (
         ("conv1", "bn1", "act1"),
         ("conv2", "bn2", "act2"),
@@ -141,13 +140,8 @@ class Xception(ConvNet):
             channels = width
         modules = ("conv3", "bn3", "act3", "conv4", "bn4", "act4")
         self.feature_chain = (*chain, Feature("exit", channels, stride, modules))
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.dropout = nn.Dropout(row.dropout)
-        self.fc = nn.Linear(channels, row.num_classes, **factory)
+        self.add_head(channels, row.dropout, **factory)
         self.init_weights(self)
-
-    def forward_head(self, features: Tensor) -> Tensor:
-        return self.fc(self.dropout(self.avgpool(features).flatten(1)))
 
     def init_weights(self, module: nn.Module) -> None:
         init_weights(module)
