@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastcnn import ops
-from fastcnn.nn.fused import FusedConv2d, is_hooked, run_in_row
+from fastcnn.nn.fused import FusedConv2d, runs_eagerly
 from fastcnn.nn.fusing import fold_conv_norm
 from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardsigmoid
+from fastcnn.nn.plan import Plan
 
 ModuleFactory = Callable[..., nn.Module]
 Size = int | tuple[int, int]
@@ -62,20 +63,21 @@ class ConvSequence(nn.Sequential):
 
         Without gradients, convolutions that ``fuse()`` has prepared run together: 1x1, depthwise and 1x1 as one op.
         """
-        if not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            return run_in_row(list(self._leaves()), input, residual)
+        if runs_eagerly():
+            plan = self.__dict__.get("_plan")
+            if plan is None or not plan.holds():
+                plan = self.__dict__["_plan"] = Plan(self, _is_row)
+            return plan.run(input, residual)
         for layer in self:
             input = layer(input)
         return input if residual is None else input + residual
 
-    def _leaves(self) -> Iterator[nn.Module]:
-        """The layers, those of sequences within and not those that have been folded: calls take time."""
-        for layer in self._modules.values():
-            if isinstance(layer, ConvSequence) and type(layer).forward is ConvSequence.forward and not is_hooked(layer):
-                yield from layer._leaves()
-            elif type(layer) is not nn.Identity:
-                assert layer is not None
-                yield layer
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_plan"}
+
+
+def _is_row(layer: Any) -> bool:
+    return type(layer).forward is ConvSequence.forward and not (layer._forward_hooks or layer._forward_pre_hooks)
 
 
 class ConvNormAct(ConvSequence):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fastcnn.nn.layers import DepthwiseConv2d
 from fastcnn.ops import _library
 from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS
-from fastcnn.ops._inverted_residual import op as _block_op
 from fastcnn.ops.pointwise_conv2d import _op as _pointwise_op
 from fastcnn.ops.pointwise_conv2d import fits, pack
 
@@ -31,40 +29,52 @@ def _onednn(name: str) -> Any:
 _onednn_conv2d, _onednn_pack = _onednn("_convolution_pointwise"), _onednn("_reorder_convolution_weight")
 
 
+def runs_eagerly() -> bool:
+    """Whether PyTorch just runs what it is told, without gradients, compiler, tracer, transform or autocast."""
+    return (
+        # First, as the compiler cannot trace the rest; it fuses what it sees.
+        not torch.compiler.is_compiling()
+        and not torch.is_grad_enabled()
+        and _library.mode.name != "reference"
+        and not torch._C._is_tracing()
+        and not torch.is_autocast_enabled("cpu")
+        and not torch._C._are_functorch_transforms_active()
+    )
+
+
 class _Packs:
     """Keeps what was made of a layer's weight until the weight changes; not in copies, not in files."""
 
     weight: Tensor
+    _parameters: dict[str, Any]
 
-    def packed(self, make: Callable[[Tensor], Tensor]) -> Tensor:
-        weight = self.weight.detach()
-        key = weight.data_ptr(), None if weight.is_inference() else weight._version
+    def packed(self, make: Callable[[Tensor], Tensor]) -> Tensor | None:
+        """``make(weight)``; None where the weight is not float32 on a CPU, or does not tell when it changes."""
+        weight = self._parameters.get("weight")
+        if weight is None:  # It is parametrised.
+            return None
         kept = self.__dict__.get("_kept")
-        if kept is None or kept[0] != key:
-            with torch.no_grad():
-                kept = self.__dict__["_kept"] = key, make(weight)
-        return kept[1]
+        if kept is not None and kept[0] == weight.data_ptr() and kept[1] == weight._version:
+            return kept[2]
+        if weight.dtype != torch.float32 or weight.device.type != "cpu" or weight.is_inference():
+            return None
+        with torch.no_grad():
+            detached = weight.detach()  # While it is kept, no other weight can come to lie where it lies.
+            kept = self.__dict__["_kept"] = weight.data_ptr(), weight._version, make(detached), detached
+        return kept[2]
+
+    def takes(self, input: Tensor, dim: int, channels: int) -> bool:
+        return (
+            type(input) is Tensor
+            and input.dtype is torch.float32
+            and input.is_cpu
+            and input.dim() == dim
+            and input.size(1) == channels
+            and input.numel() > 0
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}
-
-    def runs_packed(self, input: Tensor, dim: int, channels: int) -> bool:
-        weight = self.weight
-        return (
-            # First, as the compiler cannot trace the rest; it fuses what it sees.
-            not torch.compiler.is_compiling()
-            and type(input) is Tensor
-            and input.dim() == dim
-            and input.dtype is weight.dtype is torch.float32
-            and input.device.type == weight.device.type == "cpu"
-            and input.size(1) == channels
-            and input.numel() > 0
-            and not (torch.is_grad_enabled() and (input.requires_grad or weight.requires_grad))
-            and _library.mode.name != "reference"
-            and not torch.jit.is_tracing()
-            and not torch.is_autocast_enabled("cpu")
-            and not torch._C._are_functorch_transforms_active()
-        )
 
 
 class FusedConv2d(_Packs, nn.Conv2d):
@@ -83,27 +93,34 @@ class FusedConv2d(_Packs, nn.Conv2d):
     activation: str | None = None
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        activation = self.activation
-        if not self.runs_packed(input, 4, self.in_channels):
-            result = super().forward(input)
-        else:
-            if input.is_contiguous():
-                input = input.contiguous(memory_format=torch.channels_last)
-            if self.is_pointwise():
-                arguments = (input, self.weight, self.bias, residual, ACTIVATIONS.index(activation))
-                return _library.call(_pointwise_op, *arguments, self.packed(pack))
-            if _onednn_conv2d is None or isinstance(self.padding, str):
-                result = super().forward(input)
-            else:
-                window = self.padding, self.stride, self.dilation, 1
-                weight = self.packed(lambda w: _onednn_pack(w, *window, list(input.shape)))
-                name = _ONEDNN_ACTIVATIONS.get(activation or "") if residual is None else None
-                result = _onednn_conv2d(input, weight, self.bias, *window, name or "none", [], "")
-                if name:
-                    return result
+        if runs_eagerly() and self.takes(input, 4, self.in_channels):
+            return self.run(input, residual)
+        return self._finish(super().forward(input), residual)
+
+    def run(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        """``forward`` for an input that this layer takes, without gradients."""
+        if input.is_contiguous():
+            input = input.contiguous(memory_format=torch.channels_last)
+        if self.is_pointwise():
+            packed = self.packed(pack)
+            if packed is not None:
+                kind = ACTIVATIONS.index(self.activation)
+                return call(_pointwise_op, input, self.weight, self.bias, residual, kind, packed)
+        elif _onednn_conv2d is not None and not isinstance(self.padding, str):
+            window = self.padding, self.stride, self.dilation, 1
+            packed = self.packed(lambda w: _onednn_pack(w, *window, list(input.shape)))
+            if packed is not None:
+                name = _ONEDNN_ACTIVATIONS.get(self.activation or "") if residual is None else None
+                result = _onednn_conv2d(input, packed, self.bias, *window, name or "none", [], "")
+                return result if name else self._finish(result, residual)
+        return self._finish(super().forward(input), residual)
+
+    def _finish(self, result: Tensor, residual: Tensor | None) -> Tensor:
         if residual is not None:
             result = result + residual
-        return FUNCTIONS[ACTIVATIONS.index(activation)](result)
+        if self.activation == "relu" and not result.requires_grad:
+            return result.relu_()
+        return FUNCTIONS[ACTIVATIONS.index(self.activation)](result)
 
     def is_pointwise(self) -> bool:
         return self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and fits(self.weight)
@@ -120,84 +137,17 @@ class FusedLinear(_Packs, nn.Linear):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.weight.numel() > _MOST or not fits(self.weight) or not self.runs_packed(input, 2, self.in_features):
+        fitting = self.weight.numel() <= _MOST and fits(self.weight)
+        packed = self.packed(pack) if fitting and runs_eagerly() and self.takes(input, 2, self.in_features) else None
+        if packed is None:
             return super().forward(input)
         pixels, filters = input[:, :, None, None], self.weight[:, :, None, None]
-        return _library.call(_pointwise_op, pixels, filters, self.bias, None, 0, self.packed(pack)).flatten(1)
+        return call(_pointwise_op, pixels, filters, self.bias, None, 0, packed).flatten(1)
 
 
-def is_hooked(module: nn.Module) -> bool:
-    """Whether somebody wants this module called."""
-    return bool(module._forward_hooks or module._forward_pre_hooks)
-
-
-def run_in_row(layers: Sequence[nn.Module], input: Tensor, residual: Tensor | None) -> Tensor:
-    """The layers one after the other, then a residual if there is one; those that one op computes at once.
-
-    For inference: nothing here has a gradient.
-    """
-    at = 0
-    while at < len(layers):
-        block = _block(layers[at : at + 3])
-        dense = next((layer for layer in block if isinstance(layer, FusedConv2d)), None)
-        if dense is not None and dense.runs_packed(input, 4, block[0].in_channels):
-            at += len(block)
-            last = at == len(layers) and isinstance(block[-1], FusedConv2d) and block[-1].activation is None
-            input = _run_block(block, input, residual if last else None)
-            residual = None if last else residual
-            continue
-        layer = layers[at]
-        at += 1
-        if residual is not None and at == len(layers) and isinstance(layer, FusedConv2d) and layer.activation is None:
-            return layer(input, residual)
-        input = layer(input)
-    return input if residual is None else input + residual
-
-
-def _is_pointwise(layer: nn.Module) -> bool:
-    return isinstance(layer, FusedConv2d) and layer.is_pointwise() and not is_hooked(layer)
-
-
-def _is_depthwise(layer: nn.Module) -> bool:
-    return (
-        isinstance(layer, DepthwiseConv2d)
-        and layer.kernel_size in ((3, 3), (5, 5), (7, 7))
-        and layer.stride in ((1, 1), (2, 2))
-        and layer.dilation == (1, 1)
-        and layer.in_channels == layer.out_channels
-        and layer.padding_mode == "zeros"
-        and isinstance(layer.padding, tuple)
-        and not is_hooked(layer)
-    )
-
-
-def _block(layers: Sequence[nn.Module]) -> Sequence[Any]:
-    """A 1x1, a depthwise and a 1x1 convolution, or two of them, with which the layers begin; else nothing."""
-    middle = int(_is_pointwise(layers[0]))
-    if len(layers) <= middle or not _is_depthwise(layers[middle]):
-        return ()
-    return layers[: middle + 1 + (len(layers) > middle + 1 and _is_pointwise(layers[middle + 1]))]
-
-
-def _run_block(block: Sequence[Any], input: Tensor, residual: Tensor | None) -> Tensor:
-    first, last = isinstance(block[0], FusedConv2d), isinstance(block[-1], FusedConv2d)
-    depthwise = block[int(first)]
-    height, width = depthwise.padding
-    return _library.call(
-        _block_op,
-        input,
-        *_dense(block[0] if first else None),
-        depthwise.weight,
-        depthwise.bias,
-        depthwise.stride,
-        (height, height, width, width),
-        ACTIVATIONS.index(depthwise.activation),
-        *_dense(block[-1] if last else None),
-        residual,
-    )
-
-
-def _dense(conv: FusedConv2d | None) -> tuple[Any, ...]:
-    if conv is None:
-        return None, None, None, 0
-    return conv.weight, conv.packed(pack), conv.bias, ACTIVATIONS.index(conv.activation)
+def call(op: Any, *arguments: Any) -> Any:
+    """The op where :func:`runs_eagerly` has been asked: without gradients."""
+    if torch.is_inference_mode_enabled():
+        return op.call(*arguments)
+    with torch._C._AutoDispatchBelowAutograd():
+        return op.call(*arguments)

@@ -1,0 +1,141 @@
+"""How a row of layers runs for inference: what one op computes at once, found once and not at every call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from fastcnn.nn.fused import FusedConv2d, call
+from fastcnn.nn.layers import DepthwiseConv2d
+from fastcnn.ops._convolutions import ACTIVATIONS
+from fastcnn.ops._inverted_residual import op
+from fastcnn.ops.pointwise_conv2d import pack
+
+Step = Callable[[Tensor, Tensor | None], Tensor]
+_KERNELS, _STRIDES = ((3, 3), (5, 5), (7, 7)), ((1, 1), (2, 2))
+
+
+class Plan:
+    """The steps of a row of layers, some of which are rows too (``is_row``); for as long as it ``holds``.
+
+    Layers are looked at when they run: only which they are is kept.
+    """
+
+    def __init__(self, row: nn.Module, is_row: Callable[[Any], bool]) -> None:
+        self._rows: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
+        self._hooks: list[dict[int, Any]] = []
+        layers = list(self._leaves(row, is_row))
+        self._steps: list[Step] = []
+        while layers:
+            # Whoever hooks a layer wants it called.
+            count = 0 if any(self._hooks) else _length_of_block(layers)
+            self._steps.append(_Block(layers[:count]) if count else _step(layers[0]))
+            del layers[: count or 1]
+
+    def _leaves(self, row: nn.Module, is_row: Callable[[Any], bool]) -> Iterator[nn.Module]:
+        """The layers, those of rows within too, but not those that have been folded."""
+        self._rows.append((row._modules, tuple(row._modules.values())))
+        for layer in row._modules.values():
+            if layer is None or type(layer) is nn.Identity:
+                continue
+            self._hooks += (layer._forward_hooks, layer._forward_pre_hooks)
+            if is_row(layer):
+                yield from self._leaves(layer, is_row)
+            else:
+                yield layer
+
+    def holds(self) -> bool:
+        """Whether the layers are those that they were, and nobody wants to hear of their calls."""
+        return not any(self._hooks) and all(tuple(modules.values()) == layers for modules, layers in self._rows)
+
+    def run(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        """The result of the row, plus a residual if there is one."""
+        for step in self._steps[:-1]:
+            input = step(input, None)
+        if self._steps:
+            return self._steps[-1](input, residual)
+        return input if residual is None else input + residual
+
+
+def _step(layer: nn.Module) -> Step:
+    def run(input: Tensor, residual: Tensor | None) -> Tensor:
+        result = layer(input)
+        return result if residual is None else result + residual
+
+    if not isinstance(layer, FusedConv2d):
+        return run
+
+    def run_fused(input: Tensor, residual: Tensor | None) -> Tensor:
+        if (residual is not None and layer.activation is not None) or not layer.takes(input, 4, layer.in_channels):
+            return run(input, residual)
+        return layer.run(input, residual)
+
+    return run if layer._forward_hooks or layer._forward_pre_hooks else run_fused
+
+
+def _is_pointwise(layer: nn.Module) -> bool:
+    return isinstance(layer, FusedConv2d) and layer.is_pointwise()
+
+
+def _is_depthwise(layer: nn.Module) -> bool:
+    return (
+        isinstance(layer, DepthwiseConv2d)
+        and layer.stride in _STRIDES
+        and layer.kernel_size in _KERNELS
+        and layer.dilation == (1, 1)
+        and layer.in_channels == layer.out_channels
+        and layer.padding_mode == "zeros"
+        and type(layer.padding) is tuple
+    )
+
+
+def _length_of_block(layers: Sequence[nn.Module]) -> int:
+    """Of a 1x1, a depthwise and a 1x1 convolution, or two of them, with which the layers begin; else 0."""
+    middle = int(_is_pointwise(layers[0]))
+    if len(layers) <= middle or not _is_depthwise(layers[middle]):
+        return 0
+    end = middle + 1 + (len(layers) > middle + 1 and _is_pointwise(layers[middle + 1]))
+    return end if end > 1 else 0
+
+
+class _Block:
+    """A depthwise convolution with the 1x1 convolutions beside it."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self.layers = list(layers)
+        self.expand = layers[0] if isinstance(layers[0], FusedConv2d) else None
+        self.project = layers[-1] if isinstance(layers[-1], FusedConv2d) else None
+        self.depthwise = layers[self.expand is not None]
+
+    def __call__(self, input: Tensor, residual: Tensor | None) -> Tensor:
+        depthwise, expand, project = self.depthwise, self.expand, self.project
+        first, dense = expand or depthwise, project or expand
+        assert dense is not None
+        weight = depthwise._parameters["weight"]
+        absorbs = residual is not None and project is not None and project.activation is None
+        if dense.takes(input, 4, first.in_channels) and _is_depthwise(depthwise) and weight is not None:
+            before, after = _dense(expand), _dense(project)
+            if before is not None and after is not None and weight.dtype == input.dtype:
+                bias, (height, width) = depthwise._parameters["bias"], depthwise.padding
+                paddings, kind = (height, height, width, width), ACTIVATIONS.index(depthwise.activation)
+                middle = (weight, bias, depthwise.stride, paddings, kind)
+                result = call(op, input, *before, *middle, *after, residual if absorbs else None)
+                return result if absorbs or residual is None else result + residual
+        for layer in self.layers:
+            input = layer(input)
+        return input if residual is None else input + residual
+
+
+def _dense(conv: FusedConv2d | None) -> tuple[Any, ...] | None:
+    """A 1x1 convolution as the op takes it; None if it cannot."""
+    if conv is None:
+        return None, None, None, 0
+    packed = conv.packed(pack) if conv.is_pointwise() else None
+    parameters = conv._parameters
+    return packed if packed is None else (parameters["weight"], packed, parameters["bias"], _kind(conv))
+
+
+def _kind(conv: FusedConv2d) -> int:
+    return ACTIVATIONS.index(conv.activation)
