@@ -56,22 +56,25 @@ inline void tile(const Gemm<A>& g, int64_t row, int64_t column, T* out, const T*
     for (int v = 0; v < F; ++v) acc[m][v] = start<A, L, Accumulate>(g, row + m, column + v * L, out);
     acc_last[m] = start<A, N, Accumulate>(g, row + m, last, out);
   }
-  const A* a = g.a + row * g.a_row;
+  const A* segment = g.a + row * g.a_row;
   const int64_t a_row = g.a_row, a_step = g.a_step, terms = g.terms, shift = last - column;
   const A* b = g.b + column;
   const int64_t* b_rows = g.b_rows;
-  for (int64_t p = 0; p < terms; ++p, a += a_step) {
-    const A* from = b + b_rows[p];
-    Vec<A, L> x[F ? F : 1];
+  for (int64_t s = 0; s < g.segments; ++s, segment += g.a_segment, b_rows += terms) {
+    const A* a = segment;
+    for (int64_t p = 0; p < terms; ++p, a += a_step) {
+      const A* from = b + b_rows[p];
+      Vec<A, L> x[F ? F : 1];
 #pragma GCC unroll 3
-    for (int v = 0; v < F; ++v) x[v] = load<L>(from + v * L);
-    const Vec<A, N> x_last = load<N>(from + shift);
+      for (int v = 0; v < F; ++v) x[v] = load<L>(from + v * L);
+      const Vec<A, N> x_last = load<N>(from + shift);
 #pragma GCC unroll 8
-    for (int m = 0; m < M; ++m) {
-      const A w = a[m * a_row];
+      for (int m = 0; m < M; ++m) {
+        const A w = a[m * a_row];
 #pragma GCC unroll 3
-      for (int v = 0; v < F; ++v) acc[m][v] += w * x[v];
-      acc_last[m] += w * x_last;
+        for (int v = 0; v < F; ++v) acc[m][v] += w * x[v];
+        acc_last[m] += w * x_last;
+      }
     }
   }
   if (!Accumulate && (residual || g.activation > Activation::relu6)) {

@@ -106,13 +106,6 @@ struct Block {
   }
 };
 
-const float* floats(const char* op, const std::optional<Tensor>& x, int64_t size) {
-  if (!x) return nullptr;
-  STD_TORCH_CHECK(x->scalar_type() == ScalarType::Float && x->is_contiguous() && x->numel() == size, op, ": expected ",
-                  size, " contiguous floats");
-  return static_cast<const float*>(x->const_data_ptr());
-}
-
 Activation checked(const char* op, int64_t activation) {
   STD_TORCH_CHECK(activation >= 0 && activation <= int64_t(Activation::silu), op, ": no such activation");
   return Activation(activation);

@@ -8,11 +8,18 @@ namespace fastcnn {
 namespace {
 
 // The distance from pixel to pixel where it is the same everywhere and channels lie together, else 0.
-int64_t pixel_row(const Tensor& x) {
+[[maybe_unused]] int64_t pixel_row(const Tensor& x) {
   const int64_t row = x.size(3) > 1 ? x.stride(3) : x.size(2) > 1 ? x.stride(2) : x.size(1);
   const auto is = [&](int64_t d, int64_t stride) { return x.size(d) <= 1 || x.stride(d) == stride; };
   const bool even = is(1, 1) && is(2, x.size(3) * row) && is(0, x.size(2) * x.size(3) * row);
   return even && row >= x.size(1) ? row : 0;
+}
+
+[[maybe_unused]] const float* floats(const char* op, const std::optional<Tensor>& x, int64_t size) {
+  if (!x) return nullptr;
+  STD_TORCH_CHECK(x->scalar_type() == ScalarType::Float && x->is_contiguous() && x->numel() == size, op, ": expected ",
+                  size, " contiguous floats");
+  return static_cast<const float*>(x->const_data_ptr());
 }
 
 Tensor nhwc(const Tensor& x) { return torch::stable::contiguous(x, MemoryFormat::ChannelsLast); }

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from fastcnn.kernels._shapes import conv2d_size
 from fastcnn.ops import _library
 from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS
+from fastcnn.ops._dense_conv2d import into as _into_op
+from fastcnn.ops._dense_conv2d import op as _dense_op
+from fastcnn.ops._dense_conv2d import pack_taps
 from fastcnn.ops.pointwise_conv2d import _op as _pointwise_op
 from fastcnn.ops.pointwise_conv2d import fits, pack
 
 # oneDNN's names of activations. Its ReLUs make 0 of NaN, so that we run those.
 _ONEDNN_ACTIVATIONS = {"hardswish": "hardswish", "silu": "swish"}
+_MANY = 1 << 19  # Weights of a convolution.
 _MOST = 1 << 22  # Weights of a linear layer that are packed; a larger one takes as long as they take to read.
 
 
@@ -81,10 +86,9 @@ class FusedConv2d(_Packs, nn.Conv2d):
     """:class:`torch.nn.Conv2d` of one group, with its activation: what ``fuse()`` makes of it.
 
     ``forward(input, residual=None)`` is ``activation(conv2d(input) + residual)``, (N, C, H, W) to
-    (N, out_channels, H', W'). On a CPU, in float32 and where no gradient is asked for, a 1x1 convolution runs
-    :func:`fastcnn.ops.pointwise_conv2d` and any other oneDNN's, channels_last whatever the layout of the input, with a
-    second copy of the weights, packed at the first call and again after a change of them. Else it runs PyTorch's
-    functions. Deterministic.
+    (N, out_channels, H', W'). On a CPU, in float32 and where gradients are off, it runs our kernels or, with many
+    weights or a dilation, oneDNN's: channels_last whatever the layout of the input, with a second copy of the weights,
+    packed at the first call and again after a change of them. Else it runs PyTorch's functions. Deterministic.
 
     Attributes:
         activation: None, "relu", "relu6", "hardswish" or "silu".
@@ -106,6 +110,12 @@ class FusedConv2d(_Packs, nn.Conv2d):
             if packed is not None:
                 kind = ACTIVATIONS.index(self.activation)
                 return call(_pointwise_op, input, self.weight, self.bias, residual, kind, packed)
+        elif self.is_dense():
+            packed = self.packed(pack_taps)
+            if packed is not None:
+                kind = ACTIVATIONS.index(self.activation)
+                window = self.stride, self.padding
+                return call(_dense_op, input, self.weight, packed, self.bias, *window, kind, residual)
         elif _onednn_conv2d is not None and not isinstance(self.padding, str):
             window = self.padding, self.stride, self.dilation, 1
             packed = self.packed(lambda w: _onednn_pack(w, *window, list(input.shape)))
@@ -124,6 +134,11 @@ class FusedConv2d(_Packs, nn.Conv2d):
 
     def is_pointwise(self) -> bool:
         return self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and fits(self.weight)
+
+    def is_dense(self) -> bool:
+        """Whether it runs our kernel; where there are many weights oneDNN's is faster."""
+        few = self.weight.numel() < _MANY and fits(self.weight)
+        return few and self.dilation == (1, 1) and not isinstance(self.padding, str)
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
@@ -151,3 +166,30 @@ def call(op: Any, *arguments: Any) -> Any:
         return op.call(*arguments)
     with torch._C._AutoDispatchBelowAutograd():
         return op.call(*arguments)
+
+
+def side_by_side(convolutions: Sequence[nn.Module], input: Tensor) -> Tensor | None:
+    """What ``torch.cat`` makes of the results on one input, without a copy; None where that cannot be done."""
+    convs = [
+        c for c in convolutions if isinstance(c, FusedConv2d) and not c._forward_hooks and not c._forward_pre_hooks
+    ]
+    if len(convs) < len(convolutions) or not runs_eagerly():
+        return None
+    if not all(c.takes(input, 4, c.in_channels) and c.is_dense() for c in convs):
+        return None
+    packed = [c.packed(pack_taps) for c in convs]
+    sizes = {conv2d_size(input, c.weight, c.stride, _both(c.padding), (1, 1))[2:] for c in convs}
+    if len(sizes) > 1 or any(p is None for p in packed):
+        return None
+    shape = (input.size(0), sum(c.out_channels for c in convs), *sizes.pop())
+    out, first = torch.empty(shape, memory_format=torch.channels_last), 0
+    for conv, weights in zip(convs, packed, strict=True):
+        window = conv.stride, conv.padding
+        kind = ACTIVATIONS.index(conv.activation)
+        call(_into_op, out, first, input, conv.weight, weights, conv.bias, *window, kind)
+        first += conv.out_channels
+    return out
+
+
+def _both(padding: Any) -> tuple[int, ...]:
+    return (padding[0], padding[0], padding[1], padding[1])

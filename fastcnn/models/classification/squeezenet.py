@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
+from fastcnn.nn.fused import side_by_side
 
 
 class Widths(NamedTuple):
@@ -83,11 +84,13 @@ class Fire(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         squeezed = self.squeeze_activation(self.squeeze(input))
-        expanded = [
-            self.expand1x1_activation(self.expand1x1(squeezed)),
-            self.expand3x3_activation(self.expand3x3(squeezed)),
-        ]
-        out = torch.cat(expanded, 1)
+        convs = self.expand1x1, self.expand3x3
+        activations = self.expand1x1_activation, self.expand3x3_activation
+        folded = all(type(layer) is nn.Identity for layer in activations)
+        out = side_by_side(convs, squeezed) if folded else None
+        if out is None:
+            expanded = [layer(conv(squeezed)) for layer, conv in zip(activations, convs, strict=True)]
+            out = torch.cat(expanded, 1)
         return out if self.bypass is None else out + self.bypass(input)
 
 
