@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcnn import ops
-from fastcnn.nn.fused import FusedConv2d, runs_eagerly
+from fastcnn.nn.fused import FusedConv2d, is_hooked, runs_eagerly
 from fastcnn.nn.fusing import fold_conv_norm
 from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardsigmoid
 from fastcnn.nn.plan import Plan
@@ -77,7 +77,7 @@ class ConvSequence(nn.Sequential):
 
 
 def _is_row(layer: Any) -> bool:
-    return type(layer).forward is ConvSequence.forward and not (layer._forward_hooks or layer._forward_pre_hooks)
+    return type(layer).forward is ConvSequence.forward and not is_hooked(layer)
 
 
 class ConvNormAct(ConvSequence):

@@ -53,20 +53,20 @@ class _Packs:
     weight: Tensor
     _parameters: dict[str, Any]
 
-    def packed(self, make: Callable[[Tensor], Tensor]) -> Tensor | None:
-        """``make(weight)``; None where the weight is not float32 on a CPU, or does not tell when it changes."""
+    def packed(self, make: Callable[[Tensor], Tensor], kind: str = "ours") -> Tensor | None:
+        """``make(weight)``, one of a kind; None where the weight is not float32 on a CPU, or changes untold."""
         weight = self._parameters.get("weight")
         if weight is None:  # It is parametrised.
             return None
         kept = self.__dict__.get("_kept")
-        if kept is not None and kept[0] == weight.data_ptr() and kept[1] == weight._version:
-            return kept[2]
+        if kept is not None and kept[:3] == (weight.data_ptr(), weight._version, kind):
+            return kept[3]
         if weight.dtype != torch.float32 or weight.device.type != "cpu" or weight.is_inference():
             return None
         with torch.no_grad():
             detached = weight.detach()  # While it is kept, no other weight can come to lie where it lies.
-            kept = self.__dict__["_kept"] = weight.data_ptr(), weight._version, make(detached), detached
-        return kept[2]
+            kept = self.__dict__["_kept"] = weight.data_ptr(), weight._version, kind, make(detached), detached
+        return kept[3]
 
     def takes(self, input: Tensor, dim: int, channels: int) -> bool:
         return (
@@ -113,12 +113,11 @@ class FusedConv2d(_Packs, nn.Conv2d):
         elif self.is_dense():
             packed = self.packed(pack_taps)
             if packed is not None:
-                kind = ACTIVATIONS.index(self.activation)
-                window = self.stride, self.padding
-                return call(_dense_op, input, self.weight, packed, self.bias, *window, kind, residual)
+                arguments = input, self.weight, packed, self.bias, self.stride, self.padding
+                return call(_dense_op, *arguments, ACTIVATIONS.index(self.activation), residual)
         elif _onednn_conv2d is not None and not isinstance(self.padding, str):
             window = self.padding, self.stride, self.dilation, 1
-            packed = self.packed(lambda w: _onednn_pack(w, *window, list(input.shape)))
+            packed = self.packed(lambda w: _onednn_pack(w, *window, list(input.shape)), "oneDNN's")
             if packed is not None:
                 name = _ONEDNN_ACTIVATIONS.get(self.activation or "") if residual is None else None
                 result = _onednn_conv2d(input, packed, self.bias, *window, name or "none", [], "")
@@ -170,9 +169,7 @@ def call(op: Any, *arguments: Any) -> Any:
 
 def side_by_side(convolutions: Sequence[nn.Module], input: Tensor) -> Tensor | None:
     """What ``torch.cat`` makes of the results on one input, without a copy; None where that cannot be done."""
-    convs = [
-        c for c in convolutions if isinstance(c, FusedConv2d) and not c._forward_hooks and not c._forward_pre_hooks
-    ]
+    convs = [c for c in convolutions if isinstance(c, FusedConv2d) and not is_hooked(c)]
     if len(convs) < len(convolutions) or not runs_eagerly():
         return None
     if not all(c.takes(input, 4, c.in_channels) and c.is_dense() for c in convs):
@@ -189,6 +186,11 @@ def side_by_side(convolutions: Sequence[nn.Module], input: Tensor) -> Tensor | N
         call(_into_op, out, first, input, conv.weight, weights, conv.bias, *window, kind)
         first += conv.out_channels
     return out
+
+
+def is_hooked(layer: Any) -> bool:
+    """Whether somebody wants to hear of its calls."""
+    return bool(layer._forward_hooks or layer._forward_pre_hooks)
 
 
 def _both(padding: Any) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastcnn.nn.fused import FusedConv2d, call
+from fastcnn.nn.fused import FusedConv2d, call, is_hooked
 from fastcnn.nn.layers import DepthwiseConv2d
 from fastcnn.ops._convolutions import ACTIVATIONS
 from fastcnn.ops._inverted_residual import op
@@ -72,7 +72,7 @@ def _step(layer: nn.Module) -> Step:
             return run(input, residual)
         return layer.run(input, residual)
 
-    return run if layer._forward_hooks or layer._forward_pre_hooks else run_fused
+    return run if is_hooked(layer) else run_fused
 
 
 def _is_pointwise(layer: nn.Module) -> bool:

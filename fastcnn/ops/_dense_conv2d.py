@@ -16,7 +16,7 @@ from fastcnn.ops.pointwise_conv2d import pack
 
 
 def pack_taps(weight: Tensor) -> Tensor:
-    """The weights ``[out, C, h, w]`` in the order the kernel reads them: as of a 1x1 convolution of h * w * C channels."""
+    """The weights ``[out, C, h, w]`` as the kernel reads them: those of a 1x1 convolution of h * w * C channels."""
     return pack(weight.permute(0, 2, 3, 1))
 
 
