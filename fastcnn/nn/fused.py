@@ -47,6 +47,18 @@ def runs_eagerly() -> bool:
     )
 
 
+def takes(input: Tensor, dim: int, channels: int) -> bool:
+    """Whether our kernels run on such an input as it is."""
+    return (
+        type(input) is Tensor
+        and input.dtype is torch.float32
+        and input.is_cpu
+        and input.dim() == dim
+        and input.size(1) == channels
+        and input.numel() > 0
+    )
+
+
 class _Packs:
     """Keeps what was made of a layer's weight until the weight changes; not in copies, not in files."""
 
@@ -68,16 +80,6 @@ class _Packs:
             kept = self.__dict__["_kept"] = weight.data_ptr(), weight._version, kind, make(detached), detached
         return kept[3]
 
-    def takes(self, input: Tensor, dim: int, channels: int) -> bool:
-        return (
-            type(input) is Tensor
-            and input.dtype is torch.float32
-            and input.is_cpu
-            and input.dim() == dim
-            and input.size(1) == channels
-            and input.numel() > 0
-        )
-
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}
 
@@ -97,7 +99,7 @@ class FusedConv2d(_Packs, nn.Conv2d):
     activation: str | None = None
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        if runs_eagerly() and self.takes(input, 4, self.in_channels):
+        if runs_eagerly() and takes(input, 4, self.in_channels):
             return self.run(input, residual)
         return self._finish(super().forward(input), residual)
 
@@ -152,7 +154,7 @@ class FusedLinear(_Packs, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         fitting = self.weight.numel() <= _MOST and fits(self.weight)
-        packed = self.packed(pack) if fitting and runs_eagerly() and self.takes(input, 2, self.in_features) else None
+        packed = self.packed(pack) if fitting and runs_eagerly() and takes(input, 2, self.in_features) else None
         if packed is None:
             return super().forward(input)
         pixels, filters = input[:, :, None, None], self.weight[:, :, None, None]
@@ -172,7 +174,7 @@ def side_by_side(convolutions: Sequence[nn.Module], input: Tensor) -> Tensor | N
     convs = [c for c in convolutions if isinstance(c, FusedConv2d) and not is_hooked(c)]
     if len(convs) < len(convolutions) or not runs_eagerly():
         return None
-    if not all(c.takes(input, 4, c.in_channels) and c.is_dense() for c in convs):
+    if not all(takes(input, 4, c.in_channels) and c.is_dense() for c in convs):
         return None
     packed = [c.packed(pack_taps) for c in convs]
     sizes = {conv2d_size(input, c.weight, c.stride, _both(c.padding), (1, 1))[2:] for c in convs}
