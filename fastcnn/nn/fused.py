@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcnn.kernels._shapes import conv2d_size
 from fastcnn.ops import _library
 from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS
 from fastcnn.ops._dense_conv2d import into as _into_op
 from fastcnn.ops._dense_conv2d import op as _dense_op
-from fastcnn.ops._dense_conv2d import pack_taps
+from fastcnn.ops._dense_conv2d import pack_taps, result_size
 from fastcnn.ops.pointwise_conv2d import _op as _pointwise_op
 from fastcnn.ops.pointwise_conv2d import fits, pack
 
@@ -177,7 +176,7 @@ def side_by_side(convolutions: Sequence[nn.Module], input: Tensor) -> Tensor | N
     if not all(takes(input, 4, c.in_channels) and c.is_dense() for c in convs):
         return None
     packed = [c.packed(pack_taps) for c in convs]
-    sizes = {conv2d_size(input, c.weight, c.stride, _both(c.padding), (1, 1))[2:] for c in convs}
+    sizes = {result_size(input, c.weight, c.stride, c.padding)[2:] for c in convs}
     if len(sizes) > 1 or any(p is None for p in packed):
         return None
     shape = (input.size(0), sum(c.out_channels for c in convs), *sizes.pop())
@@ -193,7 +192,3 @@ def side_by_side(convolutions: Sequence[nn.Module], input: Tensor) -> Tensor | N
 def is_hooked(layer: Any) -> bool:
     """Whether somebody wants to hear of its calls."""
     return bool(layer._forward_hooks or layer._forward_pre_hooks)
-
-
-def _both(padding: Any) -> tuple[int, ...]:
-    return (padding[0], padding[0], padding[1], padding[1])
