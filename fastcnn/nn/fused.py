@@ -50,6 +50,18 @@ def runs_eagerly() -> bool:
     )
 
 
+def takes(input: Tensor, dim: int, channels: int) -> bool:
+    """Whether our kernels run on such an input as it is."""
+    return (
+        type(input) is Tensor
+        and input.dtype is torch.float32
+        and input.is_cpu
+        and input.dim() == dim
+        and input.size(1) == channels
+        and input.numel() > 0
+    )
+
+
 class _Packs(nn.Module):
     """Keeps what was made of a layer's weight until the weight changes; not in copies, not in files."""
 
@@ -76,16 +88,6 @@ class _Packs(nn.Module):
         self.__dict__.pop("_kept", None)
         return super().train(mode)
 
-    def takes(self, input: Tensor, dim: int, channels: int) -> bool:
-        return (
-            type(input) is Tensor
-            and input.dtype is torch.float32
-            and input.is_cpu
-            and input.dim() == dim
-            and input.size(1) == channels
-            and input.numel() > 0
-        )
-
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}
 
@@ -106,7 +108,7 @@ class FusedConv2d(_Packs, nn.Conv2d):
     activation: str | None = None
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
-        if runs_eagerly() and self.takes(input, 4, self.in_channels):
+        if runs_eagerly() and takes(input, 4, self.in_channels):
             return self.run(input, residual)
         return self._finish(super().forward(input), residual)
 
@@ -114,31 +116,32 @@ class FusedConv2d(_Packs, nn.Conv2d):
         """``forward`` for an input that this layer takes, without gradients."""
         if input.is_contiguous():
             input = input.contiguous(memory_format=torch.channels_last)
+        weight = self._parameters.get("weight")  # None where it is parametrised.
         result = None
-        if self._is_plain():
-            size = out_size(input, self)
+        if weight is not None and self._is_plain():
+            size = out_size(input, weight, self)
             # What is wrong or has to be broadcast is left to PyTorch.
             if size[2] > 0 and size[3] > 0 and (residual is None or is_map(residual, size)):
-                result = self._run(input, residual)
+                result = self._run(input, weight, residual)
         return self._finish(super().forward(input), residual) if result is None else result
 
-    def _run(self, input: Tensor, residual: Tensor | None) -> Tensor | None:
+    def _run(self, input: Tensor, weight: Tensor, residual: Tensor | None) -> Tensor | None:
         if self.is_pointwise():
             packed = self.packed(pack)
             if packed is not None:
                 kind = ACTIVATIONS.index(self.activation)
-                return call(_pointwise_op, input, self.weight, self.bias, residual, kind, packed)
+                return call(_pointwise_op, input, weight, bias_of(self), residual, kind, packed)
         elif self.is_dense():
             packed = self.packed(pack_taps)
             if packed is not None:
-                arguments = input, self.weight, packed, bias_of(self), self.stride, self.padding
-                return call(_dense_op, *arguments, ACTIVATIONS.index(self.activation), residual)
+                window, kind = (self.stride, self.padding), ACTIVATIONS.index(self.activation)
+                return call(_dense_op, input, weight, packed, bias_of(self), *window, kind, residual)
         elif _onednn_conv2d is not None:
-            window = self.padding, self.stride, self.dilation, 1
-            packed = self.packed(lambda w: _onednn_pack(w, *window, list(input.shape)), "oneDNN's")
+            geometry = self.padding, self.stride, self.dilation, 1
+            packed = self.packed(lambda w: _onednn_pack(w, *geometry, list(input.shape)), "oneDNN's")
             if packed is not None:
                 name = _ONEDNN_ACTIVATIONS.get(self.activation or "") if residual is None else None
-                result = _onednn_conv2d(input, packed, bias_of(self), *window, name or "none", [], "")
+                result = _onednn_conv2d(input, packed, bias_of(self), *geometry, name or "none", [], "")
                 return result if name else self._finish(result, residual)
         return None
 
@@ -154,13 +157,14 @@ class FusedConv2d(_Packs, nn.Conv2d):
 
     def is_dense(self) -> bool:
         """Whether it runs our kernel; where there are many weights oneDNN's is faster."""
-        few = self.weight.numel() < _MANY and fits(self.weight)
+        weight = self.weight
+        few = weight.numel() < _MANY and fits(weight)
         return few and self.dilation == (1, 1) and self._is_plain()
 
     def _is_plain(self) -> bool:
         """Whether attributes are what the constructor makes of numbers; PyTorch takes others too."""
-        windows = self.padding, self.stride, self.dilation
-        return self.padding_mode == "zeros" and all(type(pair) is tuple for pair in windows)
+        numbers = type(self.padding) is type(self.stride) is type(self.dilation) is tuple
+        return numbers and self.padding_mode == "zeros"
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
@@ -175,7 +179,7 @@ class FusedLinear(_Packs, nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         fitting = self.weight.numel() <= _MOST and fits(self.weight)
-        packed = self.packed(pack) if fitting and runs_eagerly() and self.takes(input, 2, self.in_features) else None
+        packed = self.packed(pack) if fitting and runs_eagerly() and takes(input, 2, self.in_features) else None
         if packed is None:
             return super().forward(input)
         pixels, filters = input[:, :, None, None], self.weight[:, :, None, None]
@@ -195,10 +199,10 @@ def side_by_side(convolutions: Sequence[nn.Module], input: Tensor) -> Tensor | N
     convs = [c for c in convolutions if isinstance(c, FusedConv2d) and not is_hooked(c)]
     if len(convs) < len(convolutions) or not runs_eagerly():
         return None
-    if not all(c.takes(input, 4, c.in_channels) and c.is_dense() for c in convs):
+    if not all(takes(input, 4, c.in_channels) and c.is_dense() for c in convs):
         return None
     packed = [c.packed(pack_taps) for c in convs]
-    sizes = [out_size(input, c) for c in convs]
+    sizes = [out_size(input, c.weight, c) for c in convs]
     images, _, height, width = sizes[0]
     if min(height, width) < 1 or any(size[2:] != (height, width) for size in sizes) or any(p is None for p in packed):
         return None
@@ -229,14 +233,14 @@ def bias_of(conv: nn.Conv2d) -> Tensor | None:
     return None if bias is None else bias.contiguous()
 
 
-def out_size(input: Tensor, conv: nn.Conv2d) -> tuple[int, int, int, int]:
+def out_size(input: Tensor, weight: Tensor, conv: nn.Conv2d) -> tuple[int, int, int, int]:
     """Of the convolution's result; sides below 1 where the kernel is larger than the input."""
-    _, _, height, width = input.shape
-    filters, _, kernel_h, kernel_w = conv.weight.shape
+    images, _, height, width = input.shape
+    filters, _, kernel_h, kernel_w = weight.shape
     padding: Any = conv.padding  # No string, of a layer that asks.
     (pad_h, pad_w), (stride_h, stride_w), (step_h, step_w) = padding, conv.stride, conv.dilation
     return (
-        input.size(0),
+        images,
         filters,
         (height + 2 * pad_h - step_h * (kernel_h - 1) - 1) // stride_h + 1,
         (width + 2 * pad_w - step_w * (kernel_w - 1) - 1) // stride_w + 1,

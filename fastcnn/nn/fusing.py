@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastcnn.nn.fused import FusedConv2d, FusedLinear
-from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardswish
+from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardswish, ReLU6
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -44,6 +44,7 @@ def _descendant(module: nn.Module, path: str) -> Any:
 _ANY: dict[type, str] = {
     nn.ReLU: "relu",
     nn.ReLU6: "relu6",
+    ReLU6: "relu6",
     nn.Hardswish: "hardswish",
     Hardswish: "hardswish",
     nn.SiLU: "silu",

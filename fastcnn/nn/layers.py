@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -26,7 +27,8 @@ class ChannelShuffle(nn.ChannelShuffle):
 class DepthwiseConv2d(nn.Conv2d):
     """One group a channel of :class:`torch.nn.Conv2d`, with its constructor and keys.
 
-    ``forward(input)``: (N, C, H, W) or (C, H, W) to as many images of ``out_channels``, a multiple of C. Errors,
+    ``forward(input, padding=None)``: (N, C, H, W) or (C, H, W) to as many images of ``out_channels``, a multiple of C;
+    a `padding` of four numbers, (above, below, left, right), is in place of the layer's. Errors,
     dtypes, layouts and determinism are those of :func:`fastcnn.ops.depthwise_conv2d`. Source: Howard et al.,
     MobileNets, 2017, section 3.1.
 
@@ -70,10 +72,11 @@ class DepthwiseConv2d(nn.Conv2d):
         )
         self.activation = activation
 
-    def forward(self, input: Tensor) -> Tensor:
-        padding: Any = self.padding
-        if self.padding_mode != "zeros":
-            input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
+    def forward(self, input: Tensor, padding: Any = None) -> Tensor:
+        if padding is None:
+            padding = self.padding
+            if self.padding_mode != "zeros":
+                input, padding = F.pad(input, self._reversed_padding_repeated_twice, mode=self.padding_mode), 0
         return ops.depthwise_conv2d(input, self.weight, self.bias, self.stride, padding, self.dilation, self.activation)
 
     def extra_repr(self) -> str:
@@ -209,6 +212,18 @@ class MultiScaleRoIAlign(nn.Module):
         return (
             f"featmap_names={self.featmap_names}, output_size={self.output_size}, sampling_ratio={self.sampling_ratio}"
         )
+
+
+class ReLU6(nn.ReLU6):
+    """``min(max(x, 0), 6)``, elementwise: :class:`torch.nn.ReLU6`, which with ``inplace`` copies its input first where
+    a gradient will be wanted. Here that writes a new tensor, and ``inplace`` is for the rest.
+
+    Any shape, dtype and memory format, all kept. Deterministic.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        copies = torch.is_grad_enabled() and input.requires_grad
+        return F.relu6(input, self.inplace and not copies)
 
 
 class RoIAlign(nn.Module):

@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastcnn.nn.fused import FusedConv2d, bias_of, call, is_hooked, is_map, out_size
-from fastcnn.nn.layers import DepthwiseConv2d
+from fastcnn.nn.fused import FusedConv2d, bias_of, call, is_hooked, is_map, out_size, takes
+from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle
 from fastcnn.ops._convolutions import ACTIVATIONS
 from fastcnn.ops._inverted_residual import op
+from fastcnn.ops.depthwise_conv2d import _op as depthwise_op
+from fastcnn.ops.grouped_conv2d_shuffle import _op as grouped_op
 from fastcnn.ops.pointwise_conv2d import pack
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
@@ -71,15 +73,19 @@ class Plan:
 
 
 def _step(layer: nn.Module) -> Step:
+    direct = None if is_hooked(layer) else _DIRECT.get(type(layer))
+
     def run(input: Tensor, residual: Tensor | None) -> Tensor:
-        result = layer(input)
+        result = None if direct is None else direct(layer, input)
+        if result is None:
+            result = layer(input)
         return result if residual is None else result + residual
 
     if not isinstance(layer, FusedConv2d):
         return run
 
     def run_fused(input: Tensor, residual: Tensor | None) -> Tensor:
-        if (residual is not None and layer.activation is not None) or not layer.takes(input, 4, layer.in_channels):
+        if (residual is not None and layer.activation is not None) or not takes(input, 4, layer.in_channels):
             return run(input, residual)
         return layer.run(input, residual)
 
@@ -111,6 +117,40 @@ def _length_of_block(layers: Sequence[nn.Module]) -> int:
     return end if end > 1 else 0
 
 
+def _depthwise(layer: Any, input: Tensor) -> Tensor | None:
+    """What the public function would come to, without its questions; None where they are to be asked."""
+    # At a stride PyTorch's kernel may be faster, unless there is an activation after it.
+    if not (_is_depthwise(layer) and takes(input, 4, layer.in_channels) and (layer.activation or layer.stride[0] == 1)):
+        return None
+    weight = layer.weight
+    if weight.dtype != input.dtype or input.is_contiguous() or min(out_size(input, weight, layer)[2:]) < 1:
+        return None
+    arguments = weight, layer.bias, layer.stride, _paddings(layer), layer.dilation
+    return call(depthwise_op, input, *arguments, ACTIVATIONS.index(layer.activation))
+
+
+def _grouped(layer: Any, input: Tensor) -> Tensor | None:
+    """The same of a grouped 1x1 convolution."""
+    flat = layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.padding_mode == "zeros"
+    if not (flat and layer.groups > 1 and takes(input, 4, layer.in_channels) and layer.weight.dtype == input.dtype):
+        return None
+    shuffle = layer.groups if layer.shuffle_groups is None else layer.shuffle_groups
+    window = layer.stride, layer.padding, layer.dilation, layer.groups, shuffle
+    return call(grouped_op, input, layer.weight, layer.bias, *window, layer.activation == "relu")
+
+
+_DIRECT: dict[type, Callable[[Any, Tensor], Tensor | None]] = {
+    DepthwiseConv2d: _depthwise,
+    GroupedConv2dShuffle: _grouped,
+}
+
+
+def _paddings(layer: DepthwiseConv2d) -> tuple[Any, ...]:
+    padding: Any = layer.padding
+    height, width = padding
+    return height, height, width, width
+
+
 class _Block:
     """A depthwise convolution with the 1x1 convolutions beside it."""
 
@@ -122,21 +162,18 @@ class _Block:
 
     def __call__(self, input: Tensor, residual: Tensor | None) -> Tensor:
         depthwise, expand, project = self.depthwise, self.expand, self.project
-        first, dense = expand or depthwise, project or expand
-        assert dense is not None
+        first = expand or depthwise
         weight = depthwise._parameters.get("weight")  # None where it is parametrised.
-        if dense.takes(input, 4, first.in_channels) and _is_depthwise(depthwise) and weight is not None:
-            before, after = _dense(expand), _dense(project)
-            images, _, rows, columns = out_size(input, depthwise)
-            if before is not None and after is not None and weight.dtype == input.dtype and min(rows, columns) > 0:
-                (height, width), kind = depthwise.padding, ACTIVATIONS.index(depthwise.activation)
-                window = depthwise.stride, (height, height, width, width)
+        if weight is not None and takes(input, 4, first.in_channels) and _is_depthwise(depthwise):
+            before, after, size = _dense(expand), _dense(project), out_size(input, weight, depthwise)
+            if before is not None and after is not None and weight.dtype == input.dtype and min(size[2:]) > 0:
                 absorbs = (
                     residual is not None
                     and project is not None
                     and project.activation is None
-                    and is_map(residual, (images, project.weight.size(0), rows, columns))
+                    and is_map(residual, (size[0], project.weight.size(0), *size[2:]))
                 )
+                window, kind = (depthwise.stride, _paddings(depthwise)), ACTIVATIONS.index(depthwise.activation)
                 middle = (weight.contiguous(), bias_of(depthwise), *window, kind)
                 result = call(op, input, *before, *middle, *after, residual if absorbs else None)
                 return result if absorbs or residual is None else result + residual

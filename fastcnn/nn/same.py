@@ -8,6 +8,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcnn.nn.blocks import Size, _pair, conv2d
+from fastcnn.nn.layers import DepthwiseConv2d
+
+
+def same_padding(input: Tensor, kernel_size: Size, stride: Size) -> tuple[int, int, int, int]:
+    """What :func:`pad_same` puts above, below, left and right of (..., H, W)."""
+    pads: list[int] = []
+    for kernel, step, side in zip(_pair(kernel_size), _pair(stride), input.shape[-2:], strict=True):
+        total = kernel - step + side % step if kernel >= step else 0
+        pads += [total // 2, total - total // 2]
+    top, bottom, left, right = pads
+    return top, bottom, left, right
 
 
 def pad_same(input: Tensor, kernel_size: Size, stride: Size, value: float = 0.0) -> Tensor:
@@ -15,12 +26,8 @@ def pad_same(input: Tensor, kernel_size: Size, stride: Size, value: float = 0.0)
 
     For strides 1 and 2. A kernel smaller than its stride needs none.
     """
-    pads: list[int] = []
-    sides = zip(_pair(kernel_size), _pair(stride), input.shape[-2:], strict=True)
-    for kernel, step, side in reversed(list(sides)):
-        total = kernel - step + side % step if kernel >= step else 0
-        pads += [total // 2, total - total // 2]
-    return F.pad(input, pads, value=value)
+    top, bottom, left, right = same_padding(input, kernel_size, stride)
+    return F.pad(input, (left, right, top, bottom), value=value)
 
 
 class SamePool2d(nn.Module):
@@ -62,9 +69,14 @@ def conv2d_same(
 
 
 def run_same(conv: nn.Conv2d, input: Tensor) -> Tensor:
-    """The convolution with "SAME" padding: (N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride))."""
+    """The convolution with "SAME" padding: (N, C, H, W) to (N, out_channels, ceil(H / stride), ceil(W / stride)).
+
+    A depthwise one pads within its kernel.
+    """
     if conv.stride == (1, 1) or conv.kernel_size == (1, 1):
         return conv(input)
     height, width = (step * (side - 1) + 1 for side, step in zip(conv.kernel_size, conv.dilation, strict=True))
     stride: Any = conv.stride
+    if isinstance(conv, DepthwiseConv2d):
+        return conv(input, same_padding(input, (height, width), stride))
     return conv(pad_same(input, (height, width), stride))

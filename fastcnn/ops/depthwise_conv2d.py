@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -43,7 +44,8 @@ def depthwise_conv2d(
         weight: ``[C * M, 1, height, width]`` of the dtype of `input`; output channel ``c * M + m`` reads channel ``c``.
         bias: ``[C * M]``, or None.
         stride: one number, or two for height and width.
-        padding: zeros around the map, one number or two; or "valid" (none), or "same" (stride 1: as large a result).
+        padding: zeros around the map, one number, or two for height and width, or four: above, below, left and right;
+            or "valid" (none), or "same" (stride 1: as large a result).
         dilation: distance between the pixels that a filter reads, one number or two.
         activation: None, "relu", "relu6", "hardswish" or "silu", applied to the result.
 
@@ -81,7 +83,10 @@ def depthwise_conv2d(
         raise ValueError(f"depthwise_conv2d: expected activation to be one of {ACTIVATIONS}, got {activation!r}")
     kind = ACTIVATIONS.index(activation)
     if _library.mode.name == "auto" and _torch_is_faster(input, weight, bias, kernel, strides, dilations, kind):
-        low = [top, left] if [top, left] == [bottom, right] else padding
+        if isinstance(padding, str):
+            low: Any = [top, left] if [top, left] == [bottom, right] else padding
+        else:
+            input, low = _symmetric(input, paddings)
         result = FUNCTIONS[kind](F.conv2d(input, weight, bias, strides, low, dilations, shape[1]))
     elif max(strides) > _MAX_STRIDE:
         result = _reference(input, weight, bias, strides, paddings, dilations, kind)
@@ -188,6 +193,10 @@ def _padding(
             raise ValueError(f"depthwise_conv2d: padding='same' needs a stride of 1, got {tuple(stride)}")
         total = [d * (k - 1) for d, k in zip(dilation, kernel[2:], strict=True)]
         return [total[0] // 2, total[0] - total[0] // 2, total[1] // 2, total[1] - total[1] // 2]
+    if not isinstance(padding, int) and len(padding) == 4:
+        above, below = _pair("padding", padding[:2], 0)
+        left, right = _pair("padding", padding[2:], 0)
+        return [above, below, left, right]
     height, width = _pair("padding", padding, 0)
     return [height, height, width, width]
 

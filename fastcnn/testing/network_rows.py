@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from fastcnn.models import create, find_entry
 from fastcnn.nn import SqueezeExcite, layers
+from fastcnn.nn.stochastic import StochasticDepth
 from fastcnn.testing.benches import BOTH, DTYPES, Bench, Prepared, one_line
 from fastcnn.testing.compare import APART, assert_near
 from fastcnn.testing.runtimes import load_runtimes
@@ -28,6 +29,8 @@ _POOLS_SPIN = 0.01
 # On the way back rounding grows a thousandfold more than on the way there, as ReLUs flip, so that the first layer's
 # gradient says something in float32 only.
 _FIRST_GRADIENT_APART = 0.1
+# Batch norms that train divide rounding by the deviations of untrained layers, which are small.
+_TRAINING_APART = 10.0
 
 
 def prepare_network(
@@ -123,9 +126,9 @@ def plain_torch(model: nn.Module) -> nn.Module:
 
 
 def without_dropout(model: Net) -> Net:
-    """Sets every dropout's probability to 0; returns the model, itself changed."""
+    """Sets the probability of every dropout, of whole branches too, to 0; returns the model, itself changed."""
     for module in model.modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd):
+        if isinstance(module, (nn.modules.dropout._DropoutNd, StochasticDepth)):
             module.p = 0.0
     return model
 
@@ -169,7 +172,8 @@ def _train(model: Callable[[Tensor], Tensor], parameters: Sequence[Tensor], x: T
 def _check(what: str, results: Results, expected: Results) -> None:
     # A GPU multiplies float32 as TF32, whose rounding is float16's.
     dtype = torch.float16 if expected[0].is_cuda and expected[0].dtype == torch.float32 else expected[0].dtype
-    limits = {"logits": APART[dtype], "last gradient": APART[dtype]}
+    most = APART[dtype] * (_TRAINING_APART if len(expected) > 1 else 1)
+    limits = {"logits": most, "last gradient": most}
     if dtype == torch.float32:
         limits["first gradient"] = _FIRST_GRADIENT_APART
     for (part, most), actual, wanted in zip(limits.items(), results, expected, strict=False):

@@ -102,3 +102,13 @@ def test_initialisation():
     assert not net[3].bias.any()
     init_weights(net, per_group=True)
     assert net[0].weight.std().item() == pytest.approx((2 / (64 / 2 * 9)) ** 0.5, rel=0.05)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+def test_relu6_is_torchs_and_keeps_what_a_gradient_needs(inplace):
+    x = torch.tensor([-1.0, 0.0, 3.0, 6.0, 7.0, float("nan")], dtype=torch.float64, requires_grad=True)
+    results = [layer(x + 0) for layer in (fnn.ReLU6(inplace), nn.ReLU6())]
+    torch.testing.assert_close(*results, equal_nan=True)
+    torch.testing.assert_close(*(torch.autograd.grad(r.nansum(), x)[0] for r in results))
+    y = x.detach().clone()
+    assert (fnn.ReLU6(inplace)(y) is y) == inplace

@@ -335,3 +335,19 @@ class TestLayer:
             fastcnn.nn.DepthwiseConv2d(4, 4, 3, groups=2)
         with pytest.raises(ValueError, match="activation"):
             fastcnn.nn.DepthwiseConv2d(4, 4, 3, activation="gelu")
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("kernel", [3, 4])  # The latter is PyTorch's.
+def test_padding_of_four_numbers(layout, kernel):
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(2, 6, 9, 11, generator=g, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    weight = torch.randn(6, 1, kernel, kernel, generator=g, dtype=torch.float64)
+    above, below, left, right = paddings = (0, 1, 2, 1)
+    ours = ops.depthwise_conv2d(x, weight, None, 2, paddings, activation="silu")
+    theirs = F.silu(F.conv2d(F.pad(x, (left, right, above, below)), weight, None, 2, groups=6))
+    torch.testing.assert_close(ours, theirs)
+    grads = (torch.autograd.grad(out.square().sum(), x)[0] for out in (ours, theirs))
+    torch.testing.assert_close(*grads)
+    with pytest.raises(ValueError, match=r"padding of at least 0, got \(0, -1\)"):
+        ops.depthwise_conv2d(x, weight, None, 2, (0, -1, 0, 0))

@@ -19,6 +19,7 @@ from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvSequence, ModuleFactory, SqueezeExcite, conv2d, make_divisible
 from fastcnn.nn.init import init_weights
+from fastcnn.nn.layers import ReLU6
 
 # (output channels, stride) of the depthwise separable blocks. Table 1 gives the very last depthwise convolution stride
 # 2 on a 7x7 map, but what comes after it is 7x7 as well: its stride is 1.
@@ -46,7 +47,7 @@ class MobileNetV1Row(Row):
     """
 
     width_mult: float = 1.0
-    act: ModuleFactory = nn.ReLU6
+    act: ModuleFactory = ReLU6
     se_reduction: int | None = None
     dropout: float = 0.0
     preprocess: Preprocess = TIMM

@@ -12,6 +12,7 @@ from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvNormAct, ConvSequence, make_divisible
 from fastcnn.nn.init import init_weights
+from fastcnn.nn.layers import ReLU6
 
 
 class Bottlenecks(NamedTuple):
@@ -74,10 +75,10 @@ class LinearBottleneck(nn.Module):
         width = in_channels * expansion
         layers: list[nn.Module] = []
         if expansion != 1:
-            layers.append(ConvNormAct(in_channels, width, 1, act=nn.ReLU6, **factory))
+            layers.append(ConvNormAct(in_channels, width, 1, act=ReLU6, **factory))
         self.conv = ConvSequence(
             *layers,
-            ConvNormAct(width, width, 3, stride, groups=width, act=nn.ReLU6, **factory),
+            ConvNormAct(width, width, 3, stride, groups=width, act=ReLU6, **factory),
             nn.Conv2d(width, out_channels, 1, bias=False, **factory),
             nn.BatchNorm2d(out_channels, **factory),
         )
@@ -105,7 +106,7 @@ class MobileNetV2(ConvNet):
             self.features.append(layer)
 
         channels, stride = make_divisible(32 * row.width_mult), 2
-        add(ConvNormAct(row.in_channels, channels, 3, 2, act=nn.ReLU6, **factory), channels, stride)
+        add(ConvNormAct(row.in_channels, channels, 3, 2, act=ReLU6, **factory), channels, stride)
         for expansion, table_out, repeats, first_stride in TABLE:
             out = make_divisible(table_out * row.width_mult)
             stride *= first_stride
@@ -114,7 +115,7 @@ class MobileNetV2(ConvNet):
                 add(LinearBottleneck(channels, out, expansion, step, **factory), out, stride)
                 channels = out
         last = make_divisible(1280 * max(1.0, row.width_mult))
-        add(ConvNormAct(channels, last, 1, act=nn.ReLU6, **factory), last, stride)
+        add(ConvNormAct(channels, last, 1, act=ReLU6, **factory), last, stride)
         self.feature_chain = tuple(chain)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(nn.Dropout(row.dropout), nn.Linear(last, row.num_classes, **factory))

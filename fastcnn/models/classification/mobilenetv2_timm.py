@@ -15,6 +15,7 @@ from fastcnn.models._registry import register
 from fastcnn.models.classification.mobilenetv2 import TABLE, MobileNetV2Row
 from fastcnn.nn.blocks import ConvSequence, conv2d, make_divisible
 from fastcnn.nn.init import init_weights
+from fastcnn.nn.layers import ReLU6
 
 
 class FlatBottleneck(ConvSequence):
@@ -43,7 +44,7 @@ class FlatBottleneck(ConvSequence):
             layers[name] = conv
             layers[f"bn{index}"] = nn.BatchNorm2d(conv.out_channels, device=device, dtype=dtype)
             if conv is not project:
-                layers[f"act{index}"] = nn.ReLU6(inplace=True)
+                layers[f"act{index}"] = ReLU6(inplace=True)
         super().__init__(OrderedDict(layers))
         self.use_shortcut = stride == 1 and in_channels == out_channels
 
@@ -64,7 +65,7 @@ class MobileNetV2Timm(PooledNet):
         channels, stride = make_divisible(32 * row.width_mult), 2
         self.conv_stem = nn.Conv2d(row.in_channels, channels, 3, 2, padding=1, bias=False, **factory)
         self.bn1 = nn.BatchNorm2d(channels, **factory)
-        self.act1 = nn.ReLU6(inplace=True)
+        self.act1 = ReLU6(inplace=True)
         chain = [Feature("stem", channels, stride, ("conv_stem", "bn1", "act1"))]
         self.blocks = nn.Sequential()
         for expansion, table_out, repeats, first_stride in TABLE:
@@ -79,7 +80,7 @@ class MobileNetV2Timm(PooledNet):
         last = make_divisible(1280 * max(1.0, row.width_mult))
         self.conv_head = nn.Conv2d(channels, last, 1, bias=False, **factory)
         self.bn2 = nn.BatchNorm2d(last, **factory)
-        self.act2 = nn.ReLU6(inplace=True)
+        self.act2 = ReLU6(inplace=True)
         chain.append(Feature("head", last, stride, ("conv_head", "bn2", "act2")))
         self.feature_chain = tuple(chain)
         self.add_head(last, row.dropout, **factory)

@@ -14,6 +14,7 @@ from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvNormAct, ConvSequence, ModuleFactory
 from fastcnn.nn.init import init_weights
+from fastcnn.nn.layers import ReLU6
 
 
 class Found(NamedTuple):
@@ -97,7 +98,7 @@ class SearchedBlock(nn.Module):
         **factory: Any,
     ) -> None:
         super().__init__()
-        options: dict[str, Any] = {"norm": norm, "act": nn.ReLU6, **factory}
+        options: dict[str, Any] = {"norm": norm, "act": ReLU6, **factory}
         width = in_channels * expansion
         layers: dict[str, nn.Module] = {}
         if expansion != 1:
@@ -125,7 +126,7 @@ class ProxylessNAS(ConvNet):
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         options: dict[str, Any] = {"norm": partial(nn.BatchNorm2d, eps=1e-3), **factory}
         channels, stride = row.stem, 2
-        self.first_conv = NamedConvNormAct(row.in_channels, channels, 3, 2, act=nn.ReLU6, **options)
+        self.first_conv = NamedConvNormAct(row.in_channels, channels, 3, 2, act=ReLU6, **options)
         chain = [Feature("first_conv", channels, stride, ("first_conv",))]
         self.blocks = nn.Sequential()
         for index, found in enumerate(row.blocks):
@@ -136,7 +137,7 @@ class ProxylessNAS(ConvNet):
             self.blocks.append(block)
             channels, stride = found.out, stride * found.stride
             chain.append(Feature(f"blocks.{index}", channels, stride, (f"blocks.{index}",)))
-        self.feature_mix_layer = NamedConvNormAct(channels, row.head, 1, act=nn.ReLU6, **options)
+        self.feature_mix_layer = NamedConvNormAct(channels, row.head, 1, act=ReLU6, **options)
         chain.append(Feature("feature_mix_layer", row.head, stride, ("feature_mix_layer",)))
         self.feature_chain = tuple(chain)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
