@@ -206,7 +206,14 @@ ABSORBED = {
     "shuffle first": (lambda: grouped(ChannelShuffle(4), nn.ReLU()), "relu", 4, 0),
     "one shuffle": (lambda: grouped(ChannelShuffle(4), ChannelShuffle(2)), None, 4, 1),
     "grouped has no silu": (lambda: grouped(nn.SiLU(), ChannelShuffle(4)), None, 1, 2),
-    "dense": (lambda: (nn.Conv2d(12, 24, 1), nn.ReLU(), ChannelShuffle(4)), None, 1, 2),
+    "dense": (lambda: (nn.Conv2d(12, 24, 1), nn.ReLU(), ChannelShuffle(4)), "relu", 1, 1),
+    "dense silu": (lambda: (nn.Conv2d(12, 24, 3), nn.SiLU()), "silu", 1, 0),
+    "padding that is not zeros": (
+        lambda: (nn.Conv2d(12, 24, 3, padding_mode="reflect", padding=1), nn.ReLU()),
+        None,
+        1,
+        1,
+    ),
 }
 
 
@@ -272,7 +279,8 @@ def test_activation_in_the_kernel_of_an_inverted_residual():
     module = randomise(InvertedResidual(8, 24, 8, act=nn.Hardswish))
     fold_conv_norm(module)
     dense, depth, project = module.block
-    assert (type(dense[2]), depth[0].activation, type(depth[2])) == (nn.Hardswish, "hardswish", nn.Identity)
+    assert (dense[0].activation, depth[0].activation, project[0].activation) == ("hardswish", "hardswish", None)
+    assert type(dense[2]) is type(depth[2]) is nn.Identity
     assert len(project) == 2
 
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from fastcnn import models
 from fastcnn.nn import DepthwiseConv2d, SqueezeExcite
+from fastcnn.nn.fused import FusedConv2d
 
 
 def layers_by_type():
@@ -97,16 +98,16 @@ def test_open_gates_leave_mobilenet(filled):
 
 
 @pytest.mark.parametrize(("act", "kernel"), [(nn.ReLU6, "relu6"), (nn.ReLU, "relu"), (nn.Hardswish, "hardswish")])
-def test_fused_depthwise_convolutions_do_the_activation(act, kernel, filled):
+def test_fused_convolutions_do_the_activation(act, kernel, filled):
     net = filled(models.create("mobilenet_v1_x0_25", act=act, dtype=torch.float64))
     x = torch.rand(2, 3, 64, 64, dtype=torch.float64)
     with torch.inference_mode():
         wanted = net(x)
         found = net.fuse()(x)
     assert (found - wanted).norm() <= 1e-12 * wanted.norm()
-    depthwise = [m for m in net.modules() if isinstance(m, DepthwiseConv2d)]
-    assert [m.activation for m in depthwise] == [kernel] * 13
-    assert sum(isinstance(m, act) for m in net.modules()) == 1 + 13
+    for kind, count in ((DepthwiseConv2d, 13), (FusedConv2d, 1 + 13)):
+        assert [m.activation for m in net.modules() if isinstance(m, kind)] == [kernel] * count
+    assert not any(isinstance(m, act) for m in net.modules())
 
 
 def test_dropout_is_an_option():

@@ -8,6 +8,7 @@ from torch import nn
 from fastcnn import models
 from fastcnn.models.classification.mobilenetv2 import LinearBottleneck
 from fastcnn.nn import DepthwiseConv2d, fold_conv_norm
+from fastcnn.nn.fused import FusedConv2d
 
 
 def norm(x, bn):
@@ -37,11 +38,13 @@ def test_block_by_hand(channels, out, expansion, stride, shortcut, fused, filled
     torch.testing.assert_close(found, wanted, rtol=1e-12, atol=1e-12)
 
 
-def test_fused_depthwise_convolutions_do_the_activation():
+def test_fused_convolutions_do_the_activation():
     net = models.create("mobilenet_v2", device="meta").eval().fuse()
     depthwise = [m.activation for m in net.modules() if isinstance(m, DepthwiseConv2d)]
     assert depthwise == ["relu6"] * 17
-    assert sum(isinstance(m, nn.ReLU6) for m in net.modules()) == 1 + 16 + 1
+    dense = [m.activation for m in net.modules() if isinstance(m, FusedConv2d)]
+    assert (dense.count("relu6"), dense.count(None)) == (1 + 16 + 1, 17)
+    assert not any(isinstance(m, nn.ReLU6) for m in net.modules())
 
 
 def test_last_convolution_is_not_made_narrower():
