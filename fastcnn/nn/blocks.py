@@ -65,7 +65,7 @@ class ConvSequence(nn.Sequential):
         """
         if runs_eagerly():
             plan = self.__dict__.get("_plan")
-            if plan is None or not plan.holds():
+            if plan is None or not plan.holds(self):
                 plan = self.__dict__["_plan"] = Plan(self, _is_row)
             return plan.run(input, residual)
         for layer in self:

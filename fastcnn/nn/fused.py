@@ -7,12 +7,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 
 from fastcnn.ops import _library
 from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS
 from fastcnn.ops._dense_conv2d import into as _into_op
 from fastcnn.ops._dense_conv2d import op as _dense_op
-from fastcnn.ops._dense_conv2d import pack_taps, result_size
+from fastcnn.ops._dense_conv2d import pack_taps
 from fastcnn.ops.pointwise_conv2d import _op as _pointwise_op
 from fastcnn.ops.pointwise_conv2d import fits, pack
 
@@ -34,7 +36,7 @@ _onednn_conv2d, _onednn_pack = _onednn("_convolution_pointwise"), _onednn("_reor
 
 
 def runs_eagerly() -> bool:
-    """Whether PyTorch just runs what it is told, without gradients, compiler, tracer, transform or autocast."""
+    """Whether PyTorch just runs what it is told: no gradients, compiler, tracer, transform, autocast, global hook."""
     return (
         # First, as the compiler cannot trace the rest; it fuses what it sees.
         not torch.compiler.is_compiling()
@@ -43,6 +45,8 @@ def runs_eagerly() -> bool:
         and not torch._C._is_tracing()
         and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+        and not _has_any_global_hook()
     )
 
 
@@ -58,26 +62,31 @@ def takes(input: Tensor, dim: int, channels: int) -> bool:
     )
 
 
-class _Packs:
+class _Packs(nn.Module):
     """Keeps what was made of a layer's weight until the weight changes; not in copies, not in files."""
 
     weight: Tensor
-    _parameters: dict[str, Any]
 
     def packed(self, make: Callable[[Tensor], Tensor], kind: str = "ours") -> Tensor | None:
         """``make(weight)``, one of a kind; None where the weight is not float32 on a CPU, or changes untold."""
         weight = self._parameters.get("weight")
-        if weight is None:  # It is parametrised.
+        if weight is None or weight.is_inference():  # The former if it is parametrised.
             return None
+        key = weight.data_ptr(), weight._version, kind, weight.shape, weight.stride()
         kept = self.__dict__.get("_kept")
-        if kept is not None and kept[:3] == (weight.data_ptr(), weight._version, kind):
-            return kept[3]
-        if weight.dtype != torch.float32 or weight.device.type != "cpu" or weight.is_inference():
+        if kept is not None and kept[0] == key:
+            return kept[1]
+        if weight.dtype != torch.float32 or weight.device.type != "cpu":
             return None
         with torch.no_grad():
             detached = weight.detach()  # While it is kept, no other weight can come to lie where it lies.
-            kept = self.__dict__["_kept"] = weight.data_ptr(), weight._version, kind, make(detached), detached
-        return kept[3]
+            kept = self.__dict__["_kept"] = key, make(detached), detached
+        return kept[1]
+
+    def train(self, mode: bool = True) -> Any:
+        """Also forgets what is packed: of changes through ``weight.data`` or NumPy nothing else tells."""
+        self.__dict__.pop("_kept", None)
+        return super().train(mode)
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}
@@ -90,6 +99,7 @@ class FusedConv2d(_Packs, nn.Conv2d):
     (N, out_channels, H', W'). On a CPU, in float32 and where gradients are off, it runs our kernels or, with many
     weights or a dilation, oneDNN's: channels_last whatever the layout of the input, with a second copy of the weights,
     packed at the first call and again after a change of them. Else it runs PyTorch's functions. Deterministic.
+    After a change that PyTorch does not count (in place of ``weight.data``, or by NumPy) call ``eval()`` again.
 
     Attributes:
         activation: None, "relu", "relu6", "hardswish" or "silu".
@@ -106,24 +116,34 @@ class FusedConv2d(_Packs, nn.Conv2d):
         """``forward`` for an input that this layer takes, without gradients."""
         if input.is_contiguous():
             input = input.contiguous(memory_format=torch.channels_last)
+        weight = self._parameters.get("weight")  # None where it is parametrised.
+        result = None
+        if weight is not None and self._is_plain():
+            size = out_size(input, weight, self)
+            # What is wrong or has to be broadcast is left to PyTorch.
+            if size[2] > 0 and size[3] > 0 and (residual is None or is_map(residual, size)):
+                result = self._run(input, weight, residual)
+        return self._finish(super().forward(input), residual) if result is None else result
+
+    def _run(self, input: Tensor, weight: Tensor, residual: Tensor | None) -> Tensor | None:
         if self.is_pointwise():
             packed = self.packed(pack)
             if packed is not None:
                 kind = ACTIVATIONS.index(self.activation)
-                return call(_pointwise_op, input, self.weight, self.bias, residual, kind, packed)
+                return call(_pointwise_op, input, weight, bias_of(self), residual, kind, packed)
         elif self.is_dense():
             packed = self.packed(pack_taps)
             if packed is not None:
-                arguments = input, self.weight, packed, self.bias, self.stride, self.padding
-                return call(_dense_op, *arguments, ACTIVATIONS.index(self.activation), residual)
-        elif _onednn_conv2d is not None and not isinstance(self.padding, str):
-            window = self.padding, self.stride, self.dilation, 1
-            packed = self.packed(lambda w: _onednn_pack(w, *window, list(input.shape)), "oneDNN's")
+                window, kind = (self.stride, self.padding), ACTIVATIONS.index(self.activation)
+                return call(_dense_op, input, weight, packed, bias_of(self), *window, kind, residual)
+        elif _onednn_conv2d is not None:
+            geometry = self.padding, self.stride, self.dilation, 1
+            packed = self.packed(lambda w: _onednn_pack(w, *geometry, list(input.shape)), "oneDNN's")
             if packed is not None:
                 name = _ONEDNN_ACTIVATIONS.get(self.activation or "") if residual is None else None
-                result = _onednn_conv2d(input, packed, self.bias, *window, name or "none", [], "")
+                result = _onednn_conv2d(input, packed, bias_of(self), *geometry, name or "none", [], "")
                 return result if name else self._finish(result, residual)
-        return self._finish(super().forward(input), residual)
+        return None
 
     def _finish(self, result: Tensor, residual: Tensor | None) -> Tensor:
         if residual is not None:
@@ -137,8 +157,14 @@ class FusedConv2d(_Packs, nn.Conv2d):
 
     def is_dense(self) -> bool:
         """Whether it runs our kernel; where there are many weights oneDNN's is faster."""
-        few = self.weight.numel() < _MANY and fits(self.weight)
-        return few and self.dilation == (1, 1) and not isinstance(self.padding, str)
+        weight = self.weight
+        few = weight.numel() < _MANY and fits(weight)
+        return few and self.dilation == (1, 1) and self._is_plain()
+
+    def _is_plain(self) -> bool:
+        """Whether attributes are what the constructor makes of numbers; PyTorch takes others too."""
+        numbers = type(self.padding) is type(self.stride) is type(self.dilation) is tuple
+        return numbers and self.padding_mode == "zeros"
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
@@ -176,19 +202,46 @@ def side_by_side(convolutions: Sequence[nn.Module], input: Tensor) -> Tensor | N
     if not all(takes(input, 4, c.in_channels) and c.is_dense() for c in convs):
         return None
     packed = [c.packed(pack_taps) for c in convs]
-    sizes = {result_size(input, c.weight, c.stride, c.padding)[2:] for c in convs}
-    if len(sizes) > 1 or any(p is None for p in packed):
+    sizes = [out_size(input, c.weight, c) for c in convs]
+    images, _, height, width = sizes[0]
+    if min(height, width) < 1 or any(size[2:] != (height, width) for size in sizes) or any(p is None for p in packed):
         return None
-    shape = (input.size(0), sum(c.out_channels for c in convs), *sizes.pop())
-    out, first = torch.empty(shape, memory_format=torch.channels_last), 0
-    for conv, weights in zip(convs, packed, strict=True):
+    shape, first = (images, sum(size[1] for size in sizes), height, width), 0
+    out = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
+    for conv, weights, size in zip(convs, packed, sizes, strict=True):
         window = conv.stride, conv.padding
         kind = ACTIVATIONS.index(conv.activation)
-        call(_into_op, out, first, input, conv.weight, weights, conv.bias, *window, kind)
-        first += conv.out_channels
+        call(_into_op, out, first, input, conv.weight, weights, bias_of(conv), *window, kind)
+        first += size[1]
     return out
 
 
 def is_hooked(layer: Any) -> bool:
     """Whether somebody wants to hear of its calls."""
-    return bool(layer._forward_hooks or layer._forward_pre_hooks)
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__)
+
+
+def is_map(residual: Tensor, size: tuple[int, ...]) -> bool:
+    """Whether kernels can add it to a result of this size."""
+    return type(residual) is Tensor and residual.dtype is torch.float32 and residual.is_cpu and residual.shape == size
+
+
+def bias_of(conv: nn.Conv2d) -> Tensor | None:
+    """As kernels read it; that of a parametrised layer too."""
+    parameters = conv._parameters
+    bias = parameters["bias"] if "bias" in parameters else conv.bias  # noqa: SIM401 - The latter is slow to get.
+    return None if bias is None else bias.contiguous()
+
+
+def out_size(input: Tensor, weight: Tensor, conv: nn.Conv2d) -> tuple[int, int, int, int]:
+    """Of the convolution's result; sides below 1 where the kernel is larger than the input."""
+    images, _, height, width = input.shape
+    filters, _, kernel_h, kernel_w = weight.shape
+    padding: Any = conv.padding  # No string, of a layer that asks.
+    (pad_h, pad_w), (stride_h, stride_w), (step_h, step_w) = padding, conv.stride, conv.dilation
+    return (
+        images,
+        filters,
+        (height + 2 * pad_h - step_h * (kernel_h - 1) - 1) // stride_h + 1,
+        (width + 2 * pad_w - step_w * (kernel_w - 1) - 1) // stride_w + 1,
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastcnn.nn.fused import FusedConv2d, call, is_hooked, takes
+from fastcnn.nn.fused import FusedConv2d, bias_of, call, is_hooked, is_map, out_size, takes
 from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle
 from fastcnn.ops._convolutions import ACTIVATIONS
 from fastcnn.ops._inverted_residual import op
@@ -28,11 +28,12 @@ class Plan:
     def __init__(self, row: nn.Module, is_row: Callable[[Any], bool]) -> None:
         self._rows: list[tuple[dict[str, Any], tuple[Any, ...]]] = []
         self._hooks: list[dict[int, Any]] = []
+        self._attributes: list[dict[str, Any]] = []
         layers = list(self._leaves(row, is_row))
         self._steps: list[Step] = []
         while layers:
             # Whoever hooks a layer wants it called.
-            count = 0 if any(self._hooks) else _length_of_block(layers)
+            count = 0 if self._is_hooked() else _length_of_block(layers)
             self._steps.append(_Block(layers[:count]) if count else _step(layers[0]))
             del layers[: count or 1]
 
@@ -40,17 +41,27 @@ class Plan:
         """The layers, those of rows within too, but not those that have been folded."""
         self._rows.append((row._modules, tuple(row._modules.values())))
         for layer in row._modules.values():
-            if layer is None or type(layer) is nn.Identity:
+            if layer is None:
                 continue
             self._hooks += (layer._forward_hooks, layer._forward_pre_hooks)
+            self._attributes.append(layer.__dict__)
+            if type(layer) is nn.Identity and not is_hooked(layer):
+                continue
             if is_row(layer):
                 yield from self._leaves(layer, is_row)
             else:
                 yield layer
 
-    def holds(self) -> bool:
-        """Whether the layers are those that they were, and nobody wants to hear of their calls."""
-        return not any(self._hooks) and all(tuple(modules.values()) == layers for modules, layers in self._rows)
+    def holds(self, row: nn.Module) -> bool:
+        """Whether the row is that one, its layers those that they were, and nobody wants to hear of their calls."""
+        return (
+            self._rows[0][0] is row._modules  # A replica of nn.DataParallel's gets the attributes of the original.
+            and not self._is_hooked()
+            and all(tuple(modules.values()) == layers for modules, layers in self._rows)
+        )
+
+    def _is_hooked(self) -> bool:
+        return any(self._hooks) or any("forward" in attributes for attributes in self._attributes)
 
     def run(self, input: Tensor, residual: Tensor | None) -> Tensor:
         """The result of the row, plus a residual if there is one."""
@@ -111,9 +122,10 @@ def _depthwise(layer: Any, input: Tensor) -> Tensor | None:
     # At a stride PyTorch's kernel may be faster, unless there is an activation after it.
     if not (_is_depthwise(layer) and takes(input, 4, layer.in_channels) and (layer.activation or layer.stride[0] == 1)):
         return None
-    if layer.weight.dtype != input.dtype or input.is_contiguous():
+    weight = layer.weight
+    if weight.dtype != input.dtype or input.is_contiguous() or min(out_size(input, weight, layer)[2:]) < 1:
         return None
-    arguments = layer.weight, layer.bias, layer.stride, _paddings(layer), layer.dilation
+    arguments = weight, layer.bias, layer.stride, _paddings(layer), layer.dilation
     return call(depthwise_op, input, *arguments, ACTIVATIONS.index(layer.activation))
 
 
@@ -151,13 +163,18 @@ class _Block:
     def __call__(self, input: Tensor, residual: Tensor | None) -> Tensor:
         depthwise, expand, project = self.depthwise, self.expand, self.project
         first = expand or depthwise
-        weight = depthwise._parameters["weight"]
-        absorbs = residual is not None and project is not None and project.activation is None
-        if takes(input, 4, first.in_channels) and _is_depthwise(depthwise) and weight is not None:
-            before, after = _dense(expand), _dense(project)
-            if before is not None and after is not None and weight.dtype == input.dtype:
-                bias, kind = depthwise._parameters["bias"], ACTIVATIONS.index(depthwise.activation)
-                middle = (weight, bias, depthwise.stride, _paddings(depthwise), kind)
+        weight = depthwise._parameters.get("weight")  # None where it is parametrised.
+        if weight is not None and takes(input, 4, first.in_channels) and _is_depthwise(depthwise):
+            before, after, size = _dense(expand), _dense(project), out_size(input, weight, depthwise)
+            if before is not None and after is not None and weight.dtype == input.dtype and min(size[2:]) > 0:
+                absorbs = (
+                    residual is not None
+                    and project is not None
+                    and project.activation is None
+                    and is_map(residual, (size[0], project.weight.size(0), *size[2:]))
+                )
+                window, kind = (depthwise.stride, _paddings(depthwise)), ACTIVATIONS.index(depthwise.activation)
+                middle = (weight.contiguous(), bias_of(depthwise), *window, kind)
                 result = call(op, input, *before, *middle, *after, residual if absorbs else None)
                 return result if absorbs or residual is None else result + residual
         for layer in self.layers:
@@ -170,9 +187,6 @@ def _dense(conv: FusedConv2d | None) -> tuple[Any, ...] | None:
     if conv is None:
         return None, None, None, 0
     packed = conv.packed(pack) if conv.is_pointwise() else None
-    parameters = conv._parameters
-    return packed if packed is None else (parameters["weight"], packed, parameters["bias"], _kind(conv))
-
-
-def _kind(conv: FusedConv2d) -> int:
-    return ACTIVATIONS.index(conv.activation)
+    if packed is None:
+        return None
+    return conv._parameters["weight"], packed, bias_of(conv), ACTIVATIONS.index(conv.activation)

@@ -5,8 +5,6 @@ The result is channels_last. Not public: :class:`fastcnn.nn.FusedConv2d` calls i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,11 +20,6 @@ def pack_taps(weight: Tensor) -> Tensor:
     return pack(weight.permute(0, 2, 3, 1))
 
 
-def result_size(input: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int]) -> tuple[int, ...]:
-    height, width = padding
-    return conv2d_size(input, weight, stride, (height, height, width, width), (1, 1))
-
-
 def _reference(input, weight, packed, bias, stride, padding, activation, residual):
     result = F.conv2d(input, weight, bias, stride, padding)
     result = FUNCTIONS[activation](result if residual is None else result + residual)
@@ -34,7 +27,7 @@ def _reference(input, weight, packed, bias, stride, padding, activation, residua
 
 
 def _fake(input, weight, packed, bias, stride, padding, activation, residual):
-    size = result_size(input, weight, stride, padding)
+    size = conv2d_size(input, weight, stride, [padding[0]] * 2 + [padding[1]] * 2, [1, 1])
     return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
-from fastcnn.nn.fused import side_by_side
+from fastcnn.nn.fused import is_hooked, side_by_side
 
 
 class Widths(NamedTuple):
@@ -86,7 +86,7 @@ class Fire(nn.Module):
         squeezed = self.squeeze_activation(self.squeeze(input))
         convs = self.expand1x1, self.expand3x3
         activations = self.expand1x1_activation, self.expand3x3_activation
-        folded = all(type(layer) is nn.Identity for layer in activations)
+        folded = all(type(layer) is nn.Identity and not is_hooked(layer) for layer in activations)
         out = side_by_side(convs, squeezed) if folded else None
         if out is None:
             expanded = [layer(conv(squeezed)) for layer, conv in zip(activations, convs, strict=True)]
