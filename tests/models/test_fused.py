@@ -172,6 +172,18 @@ def test_weights_from_inference_mode(net):
     torch.testing.assert_close(fused(net, X), unfused(other, X), rtol=1e-4, atol=1e-5)
 
 
+def test_built_in_inference_mode():
+    with torch.inference_mode():
+        net = build()
+        before = net(X).clone()
+        scale(net)
+        found = net(X).clone()
+    other = build()
+    torch.testing.assert_close(before, unfused(other, X), rtol=1e-4, atol=1e-5)
+    scale(other)
+    torch.testing.assert_close(found, unfused(other, X), rtol=1e-4, atol=1e-5)
+
+
 def test_packed_in_inference_mode():
     net = build().requires_grad_(False)
     with torch.inference_mode():
@@ -433,6 +445,7 @@ REFUSED = {
     "kernel": (lambda: wide_kernel(nn.Conv2d(3, 16, 21)), X),
     "oneDNN's kernel": (lambda: wide_kernel(nn.Conv2d(3, 16, 11, dilation=2)), X),
     "depthwise kernel": (lambda: wide_kernel(nn.Conv2d(3, 16, 1), DepthwiseConv2d(16, 16, 7)), X[..., :5]),
+    "a lone depthwise kernel": (lambda: wide_kernel(DepthwiseConv2d(3, 3, 7)), last(X[..., :5])),
 }
 
 
@@ -459,13 +472,14 @@ def fire():
 FIRE_INPUT = torch.randn(2, 24, 9, 7, generator=torch.Generator().manual_seed(1))
 
 
-def narrower(fire):
+def narrower(conv):
     for name in ("weight", "bias"):
-        setattr(fire.expand3x3, name, nn.Parameter(getattr(fire.expand3x3, name)[:17].detach().clone()))
+        setattr(conv, name, nn.Parameter(getattr(conv, name)[:17].detach().clone()))
 
 
 BESIDE = {
-    "fewer filters": narrower,
+    "fewer filters first": lambda fire: narrower(fire.expand1x1),
+    "fewer filters last": lambda fire: narrower(fire.expand3x3),
     "padding as a number": lambda fire: setattr(fire.expand3x3, "padding", 1),
     "a stride": lambda fire: [setattr(conv, "stride", (2, 2)) for conv in (fire.expand1x1, fire.expand3x3)],
     "an activation": lambda fire: setattr(fire.expand1x1, "activation", "silu"),
