@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from fastcnn.testing import photo, tables
+from fastcnn.testing import pages, photo, tables
 from fastcnn.testing.benches import Bench
 from fastcnn.testing.environment import environment
 from fastcnn.testing.op_rows import prepare_op
@@ -42,7 +42,7 @@ def test_halves_compare_and_time_our_own_float32(monkeypatch, direction, dtype):
     assert set(entry["rows"]) == {"fastcnn", "fastcnn float32"} and entry["rival"] == "fastcnn float32"
     assert set(dtypes) == {getattr(torch, dtype), torch.float32}
     about = {"command": "fastcnn bench", "image": "noise", "left_out": [], "environment": environment()}
-    assert "fastcnn float32" in tables.page({"x.json": {**about, "results": [entry]}})
+    assert "fastcnn float32" in pages.page({"x.json": {**about, "results": [entry]}})
     monkeypatch.setitem(SPECS, "made_up", spec_with(lambda x: x * (1 + 0.02 * (x.itemsize < 4)), lambda x: x))
     assert tables.verdict(run(bench, photo.noise())) == "FAILED"
 

@@ -205,32 +205,34 @@ def test_the_gradient_of_the_weight_meets_no_pixel_beyond_a_tap(layout, device="
 
 
 @pytest.mark.parametrize(
-    "shape, layout, kernel, stride, training, routed",
+    "shape, layout, kernel, stride, activation, training, routed",
     [
-        ((2, 3, 14, 14), LAYOUTS[0], (3, 3), 1, False, False),
-        ((2, 3, 15, 15), LAYOUTS[0], (7, 7), 1, False, False),
-        ((2, 3, 15, 15), LAYOUTS[0], (7, 7), 2, False, True),
-        ((2, 3, 14, 14), LAYOUTS[0], (3, 5), 1, False, True),
-        ((2, 3, 14, 14), LAYOUTS[0], (3, 5), 1, True, False),
-        ((2, 3, 15, 15), LAYOUTS[0], (3, 5), 1, False, False),
-        ((4, 128, 32, 32), LAYOUTS[1], (3, 3), 1, False, False),
-        ((8, 128, 32, 32), LAYOUTS[1], (3, 3), 2, False, True),
-        ((8, 128, 32, 32), LAYOUTS[1], (3, 3), 2, True, False),
-        ((1, 128, 32, 32), LAYOUTS[1], (3, 3), 2, False, False),
-        ((1, 128, 182, 182), LAYOUTS[1], (3, 3), 2, False, False),
-        ((4, 128, 32, 32), LAYOUTS[1], (9, 9), 1, False, True),
-        ((4, 128, 32, 32), LAYOUTS[1], (9, 9), 1, True, False),
+        ((2, 3, 14, 14), LAYOUTS[0], (3, 3), 1, "relu", False, False),
+        ((2, 3, 15, 15), LAYOUTS[0], (7, 7), 1, "relu", False, False),
+        ((2, 3, 15, 15), LAYOUTS[0], (7, 7), 2, "relu", False, True),
+        ((2, 3, 14, 14), LAYOUTS[0], (3, 5), 1, "relu", False, True),
+        ((2, 3, 14, 14), LAYOUTS[0], (3, 5), 1, "relu", True, False),
+        ((2, 3, 15, 15), LAYOUTS[0], (3, 5), 1, "relu", False, False),
+        ((4, 128, 32, 32), LAYOUTS[1], (3, 3), 1, "relu", False, False),
+        ((8, 128, 32, 32), LAYOUTS[1], (3, 3), 2, None, False, True),
+        ((8, 128, 32, 32), LAYOUTS[1], (3, 3), 2, "relu", False, False),
+        ((8, 128, 32, 32), LAYOUTS[1], (3, 3), 2, None, True, False),
+        ((1, 128, 32, 32), LAYOUTS[1], (3, 3), 2, None, False, False),
+        ((1, 128, 182, 182), LAYOUTS[1], (3, 3), 2, None, False, False),
+        ((4, 128, 32, 32), LAYOUTS[1], (9, 9), 1, "relu", False, True),
+        ((4, 128, 32, 32), LAYOUTS[1], (9, 9), 1, "relu", True, False),
     ],
 )
-def test_where_pytorch_is_called(monkeypatch, shape, layout, kernel, stride, training, routed):
+def test_where_pytorch_is_called(monkeypatch, shape, layout, kernel, stride, activation, training, routed):
     called = []
     call = _library.call
     monkeypatch.setattr(_library, "call", lambda *args: called.append(args) or call(*args))
     x = torch.randn(shape).contiguous(memory_format=layout)
     weight = torch.randn(shape[1], 1, *kernel, requires_grad=training)
-    out = ops.depthwise_conv2d(x, weight, None, stride, 4, activation="relu")
+    out = ops.depthwise_conv2d(x, weight, None, stride, 4, activation=activation)
     assert bool(called) != routed
-    wanted = F.conv2d(x, weight, None, stride, 4, groups=shape[1]).relu()
+    wanted = F.conv2d(x, weight, None, stride, 4, groups=shape[1])
+    wanted = wanted.relu() if activation else wanted
     torch.testing.assert_close(out, wanted, check_stride=False, atol=1e-4, rtol=1e-4)
 
 
