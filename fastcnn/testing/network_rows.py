@@ -27,8 +27,8 @@ _ALWAYS = ("fastcnn", "eager", "eager channels_last")
 _POOLS_SPIN = 0.01
 
 # On the way back rounding grows a thousandfold more than on the way there, as ReLUs flip, so that the first layer's
-# gradient says something in float32 only.
-_FIRST_GRADIENT_APART = 0.1
+# gradient says little, and in float32 only: eager PyTorch in its two layouts comes as far apart.
+_FIRST_GRADIENT_APART = 0.5
 # Batch norms that train divide rounding by the deviations of untrained layers, which are small.
 _TRAINING_APART = 10.0
 
