@@ -9,12 +9,17 @@ from torch import Tensor
 
 def conv2d_size(
     input: Tensor, weight: Tensor, stride: Sequence[int], padding: Sequence[int], dilation: Sequence[int]
-) -> tuple[int, ...]:
-    """``[N, C_out, H', W']`` of a convolution's result; `padding`: top, bottom, left, right."""
-    sides = (
-        (input.size(2 + i) + padding[2 * i] + padding[2 * i + 1] - dilation[i] * (weight.size(2 + i) - 1) - 1)
-        // stride[i]
-        + 1
-        for i in (0, 1)
+) -> tuple[int, int, int, int]:
+    """``[N, C_out, H', W']`` of a convolution's result; `padding`: top, bottom, left, right.
+
+    Sides are below 1 where the kernel is larger than the padded input.
+    """
+    images, _, height, width = input.shape
+    filters, _, kernel_h, kernel_w = weight.shape
+    top, bottom, left, right = padding
+    return (
+        images,
+        filters,
+        (height + top + bottom - dilation[0] * (kernel_h - 1) - 1) // stride[0] + 1,
+        (width + left + right - dilation[1] * (kernel_w - 1) - 1) // stride[1] + 1,
     )
-    return (input.size(0), weight.size(0), *sides)

@@ -56,8 +56,6 @@ def tiny():
 @pytest.mark.parametrize("name", RUNTIMES)
 def test_runtimes_give_what_pytorch_gives(tiny, name):
     model, x, (runs, missing) = tiny
-    if "fastcnn[bench]" in missing.get(name, ""):
-        pytest.skip(missing[name])
     assert not missing.get(name)
     with torch.inference_mode():
         for _ in range(2):

@@ -35,7 +35,11 @@ bool is_channels_last(const Tensor& x) {
 
 Tensor dense(const Tensor& x) {
   if (x.is_contiguous()) return x;  // The dispatcher would take a microsecond to say so.
-  return torch::stable::contiguous(x, is_channels_last(x) ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
+  return dense_as(x, is_channels_last(x));
+}
+
+Tensor dense_as(const Tensor& x, bool channels_last) {
+  return torch::stable::contiguous(x, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
 Tensor contiguous_as(const Tensor& x, ScalarType dtype) {

@@ -23,6 +23,9 @@ bool is_channels_last(const Tensor& x);
 // The tensor in the memory format it already suggests, copied only if it is not dense in it.
 Tensor dense(const Tensor& x);
 
+// The same in a memory format of one's own choice.
+Tensor dense_as(const Tensor& x, bool channels_last);
+
 // Contiguous and of that dtype, copied only if it is not.
 Tensor contiguous_as(const Tensor& x, ScalarType dtype);
 

@@ -88,14 +88,13 @@ struct DenseConvolution {
   }
 };
 
-// `y` is channels_last; the result are its channels from `first` on. A residual must be of the shape of `y`.
+// `y` is channels_last; the result are its channels from `first` on. A residual is of the shape and layout of `y`.
 void convolve(const Tensor& input, const Tensor& weight, const Tensor& packed, const std::optional<Tensor>& bias,
               const std::vector<int64_t>& stride, const std::vector<int64_t>& padding, int64_t activation,
               const std::optional<Tensor>& residual, int64_t first, Tensor& y) {
   constexpr const char* op = "dense_conv2d";
-  const std::optional<Tensor> added = residual ? std::optional(nhwc(*residual)) : std::nullopt;
   if (y.numel() == 0) return;
-  const Tensor x = nhwc(input);
+  const Tensor x = dense_as(input, true);
   const int64_t out = weight.size(0);
   const DenseConvolution convolution{x.size(0),
                                      x.size(1),
@@ -113,8 +112,8 @@ void convolve(const Tensor& input, const Tensor& weight, const Tensor& packed, c
                                      static_cast<const float*>(x.const_data_ptr()),
                                      floats(op, packed, weight.numel()),
                                      floats(op, bias, out),
-                                     Activation(activation),
-                                     added ? static_cast<const float*>(added->const_data_ptr()) : nullptr,
+                                     checked(op, activation),
+                                     residual ? static_cast<const float*>(residual->const_data_ptr()) : nullptr,
                                      static_cast<float*>(y.mutable_data_ptr()) + first,
                                      y.size(1)};
   convolution.run();
@@ -122,7 +121,7 @@ void convolve(const Tensor& input, const Tensor& weight, const Tensor& packed, c
 
 // Height and width of the result.
 std::pair<int64_t, int64_t> checked_size(const Tensor& input, const Tensor& weight, const std::vector<int64_t>& stride,
-                                         const std::vector<int64_t>& padding, int64_t activation) {
+                                         const std::vector<int64_t>& padding) {
   constexpr const char* op = "dense_conv2d";
   STD_TORCH_CHECK(input.dim() == 4 && input.scalar_type() == ScalarType::Float && weight.dim() == 4 &&
                       weight.size(1) == input.size(1) && stride.size() == 2 && padding.size() == 2,
@@ -132,29 +131,27 @@ std::pair<int64_t, int64_t> checked_size(const Tensor& input, const Tensor& weig
   STD_TORCH_CHECK(input.size(1) > 0 && weight.size(0) >= kGemmLanes && weight.size(2) > 0 && weight.size(3) > 0 &&
                       stride[0] > 0 && stride[1] > 0 && padding[0] >= 0 && padding[1] >= 0 && height >= 0 && width >= 0,
                   op, ": the kernel is larger than the padded input, or has fewer than ", kGemmLanes, " filters");
-  STD_TORCH_CHECK(activation >= 0 && activation <= int64_t(Activation::silu), op, ": no such activation");
   return {height / stride[0] + 1, width / stride[1] + 1};
 }
 
 Tensor dense_conv2d_cpu(const Tensor& input, const Tensor& weight, const Tensor& packed, std::optional<Tensor> bias,
                         std::vector<int64_t> stride, std::vector<int64_t> padding, int64_t activation,
                         std::optional<Tensor> residual) {
-  const auto [rows, columns] = checked_size(input, weight, stride, padding, activation);
+  const auto [rows, columns] = checked_size(input, weight, stride, padding);
   Tensor y = empty_4d(input, input.size(0), weight.size(0), rows, columns, true);
-  STD_TORCH_CHECK(!residual || (residual->dim() == 4 && residual->size(0) == y.size(0) &&
-                                residual->size(1) == y.size(1) && residual->size(2) == rows &&
-                                residual->size(3) == columns && residual->scalar_type() == ScalarType::Float),
-                  "dense_conv2d: residual has not the shape and dtype of the result");
-  convolve(input, weight, packed, bias, stride, padding, activation, residual, 0, y);
+  const std::optional<Tensor> added =
+      checked("dense_conv2d", residual, ScalarType::Float, y.size(0), y.size(1), rows, columns);
+  convolve(input, weight, packed, bias, stride, padding, activation, added, 0, y);
   return y;
 }
 
 void dense_conv2d_into_cpu(Tensor out, int64_t first, const Tensor& input, const Tensor& weight, const Tensor& packed,
                            std::optional<Tensor> bias, std::vector<int64_t> stride, std::vector<int64_t> padding,
                            int64_t activation) {
-  const auto [rows, columns] = checked_size(input, weight, stride, padding, activation);
-  STD_TORCH_CHECK(out.dim() == 4 && out.scalar_type() == ScalarType::Float && nhwc(out).data_ptr() == out.data_ptr() &&
-                      out.size(0) == input.size(0) && out.size(2) == rows && out.size(3) == columns && first >= 0 &&
+  const auto [rows, columns] = checked_size(input, weight, stride, padding);
+  STD_TORCH_CHECK(out.dim() == 4 && out.scalar_type() == ScalarType::Float &&
+                      dense_as(out, true).data_ptr() == out.data_ptr() && out.size(0) == input.size(0) &&
+                      out.size(2) == rows && out.size(3) == columns && first >= 0 &&
                       first + weight.size(0) <= out.size(1),
                   "dense_conv2d_into: expected a channels_last result with room for ", weight.size(0),
                   " channels from channel ", first, " on");

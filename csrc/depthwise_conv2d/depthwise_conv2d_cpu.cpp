@@ -28,10 +28,6 @@ OwnedPlan plan_of(const char* op, const Tensor& input, const Tensor& weight, con
                    input.element_size(), {weight.size(0), weight.size(2), weight.size(3)}, stride, padding, dilation);
 }
 
-Tensor dense_as(const Tensor& x, bool channels_last) {
-  return torch::stable::contiguous(x, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-}
-
 Tensor depthwise_conv2d_cpu(const Tensor& input, const Tensor& weight, const std::optional<Tensor>& bias, Sizes stride,
                             Sizes padding, Sizes dilation, int64_t activation) {
   OwnedPlan owned = plan_of("depthwise_conv2d", input, weight, stride, padding, dilation);

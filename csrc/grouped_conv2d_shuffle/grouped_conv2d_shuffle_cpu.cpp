@@ -133,10 +133,6 @@ std::vector<A> turned(const Convolution& c, const A* weight) {
   return result;
 }
 
-Tensor dense_as(const Tensor& x, bool channels_last) {
-  return torch::stable::contiguous(x, channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-}
-
 // What both gradients need of the convolution and of the gradient of its result.
 struct Backward {
   Convolution c;

@@ -106,11 +106,6 @@ struct Block {
   }
 };
 
-Activation checked(const char* op, int64_t activation) {
-  STD_TORCH_CHECK(activation >= 0 && activation <= int64_t(Activation::silu), op, ": no such activation");
-  return Activation(activation);
-}
-
 Tensor inverted_residual_cpu(const Tensor& input, std::optional<Tensor> expand, std::optional<Tensor> expand_packed,
                              std::optional<Tensor> expand_bias, int64_t expand_activation, const Tensor& weight,
                              std::optional<Tensor> bias, std::vector<int64_t> stride, std::vector<int64_t> padding,
@@ -128,21 +123,16 @@ Tensor inverted_residual_cpu(const Tensor& input, std::optional<Tensor> expand, 
   STD_TORCH_CHECK(in > 0 && (expand ? channels >= kGemmLanes : channels == in) && (!project || out >= kGemmLanes), op,
                   ": expected at least ", kGemmLanes, " channels of every 1x1 convolution");
   const int64_t row_of_wider = expand ? pixel_row(input) : 0;
-  const Tensor x = row_of_wider ? input : nhwc(input);
+  const Tensor x = row_of_wider ? input : dense_as(input, true);
   OwnedPlan owned(op, {x.size(0), channels, x.size(2), x.size(3)}, true, sizeof(float),
                   {channels, weight.size(2), weight.size(3)}, stride, padding, {1, 1});
   DepthwisePlan& p = owned.plan;
   STD_TORCH_CHECK(p.direct, op, ": expected a kernel of width 3, 5 or 7 at a stride of 1 or 2");
   const int64_t pixels = p.images * p.out_height * p.out_width;
   Tensor y = empty_4d(input, p.images, out, p.out_height, p.out_width, true);
-  std::optional<Tensor> added;
-  if (residual) {
-    STD_TORCH_CHECK(project && residual->dim() == 4 && residual->size(0) == p.images && residual->size(1) == out &&
-                        residual->size(2) == p.out_height && residual->size(3) == p.out_width &&
-                        residual->scalar_type() == ScalarType::Float,
-                    op, ": residual has not the shape of the result");
-    added = nhwc(*residual);
-  }
+  STD_TORCH_CHECK(project || !residual, op, ": a residual needs a projection to be added to");
+  const std::optional<Tensor> added =
+      checked(op, residual, ScalarType::Float, p.images, out, p.out_height, p.out_width);
   const Block block{
       p,
       in,

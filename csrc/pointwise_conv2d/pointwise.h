@@ -22,7 +22,20 @@ namespace {
   return static_cast<const float*>(x->const_data_ptr());
 }
 
-Tensor nhwc(const Tensor& x) { return torch::stable::contiguous(x, MemoryFormat::ChannelsLast); }
+Activation checked(const char* op, int64_t activation) {
+  STD_TORCH_CHECK(activation >= 0 && activation <= int64_t(Activation::silu), op, ": no such activation: ", activation);
+  return Activation(activation);
+}
+
+// In the order N, H, W, C, as kernels read it, what is to be added to a result of this size.
+std::optional<Tensor> checked(const char* op, const std::optional<Tensor>& residual, ScalarType dtype, int64_t n,
+                              int64_t c, int64_t h, int64_t w) {
+  if (!residual) return std::nullopt;
+  STD_TORCH_CHECK(residual->dim() == 4 && residual->size(0) == n && residual->size(1) == c && residual->size(2) == h &&
+                      residual->size(3) == w && residual->scalar_type() == dtype,
+                  op, ": residual has not the shape and dtype of the result");
+  return dense_as(*residual, true);
+}
 
 constexpr int64_t kPanel = 48;                // Columns of packed weights: three vectors of AVX-512.
 constexpr int64_t kBlockElements = 48 << 10;  // Of the input; it stays in L2 while the panels pass.

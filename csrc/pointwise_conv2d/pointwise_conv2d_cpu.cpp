@@ -3,28 +3,34 @@
 namespace fastcnn {
 namespace {
 
+// Of filters of any shape, one after the other, as the panels of a 1x1 convolution.
+Tensor pointwise_conv2d_pack_cpu(const Tensor& weight) {
+  STD_TORCH_CHECK(weight.dim() > 0 && weight.size(0) > 0, "pointwise_conv2d_pack: expected filters");
+  const ScalarType wide = weight.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+  const Tensor w = contiguous_as(weight, wide);
+  Tensor packed = torch::stable::empty({w.numel()}, wide, std::nullopt, w.device());
+  const Panels panels(w.numel() / w.size(0), w.size(0));
+  FASTCNN_DISPATCH_FLOATING(wide, "pointwise_conv2d_pack", {
+    using A = acc_t<scalar_t>;
+    pack(panels, static_cast<const A*>(w.const_data_ptr()), static_cast<A*>(packed.mutable_data_ptr()));
+  });
+  return packed;
+}
+
 template <typename T>
-void forward(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias, const Tensor* residual,
-             Activation activation, const std::optional<Tensor>& packed, int64_t x_row, Tensor& out) {
+void forward(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
+             const std::optional<Tensor>& residual, Activation activation, const std::optional<Tensor>& packed,
+             int64_t x_row, Tensor& out) {
   using A = acc_t<T>;
   constexpr ScalarType kWide = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
   const Panels panels(x.size(1), out.size(1));
-  std::vector<A> own;
-  const A* weights = nullptr;
-  if (packed) {
-    weights = static_cast<const A*>(packed->const_data_ptr());
-  } else {
-    const Tensor w = contiguous_as(weight, kWide);
-    own.resize(panels.in * panels.out);
-    pack(panels, static_cast<const A*>(w.const_data_ptr()), own.data());
-    weights = own.data();
-  }
+  const Tensor weights = packed ? *packed : pointwise_conv2d_pack_cpu(weight);
   const std::optional<Tensor> b = bias ? std::optional(contiguous_as(*bias, kWide)) : std::nullopt;
   const Pointwise<T> product{x.size(0) * x.size(2) * x.size(3),
                              panels,
                              static_cast<const T*>(x.const_data_ptr()),
                              x_row,
-                             weights,
+                             static_cast<const A*>(weights.const_data_ptr()),
                              b ? static_cast<const A*>(b->const_data_ptr()) : nullptr,
                              residual ? static_cast<const T*>(residual->const_data_ptr()) : nullptr,
                              activation,
@@ -44,30 +50,28 @@ Tensor pointwise_conv2d_cpu(const Tensor& input, const Tensor& weight, std::opti
                   " of the result");
   STD_TORCH_CHECK(!bias || (bias->dim() == 1 && bias->size(0) == out && bias->scalar_type() == input.scalar_type()), op,
                   ": expected a bias for each of ", out, " channels");
-  STD_TORCH_CHECK(
-      !residual || (residual->dim() == 4 && residual->size(0) == n && residual->size(1) == out &&
-                    residual->size(2) == h && residual->size(3) == w && residual->scalar_type() == input.scalar_type()),
-      op, ": residual has not the shape and dtype of the result");
-  STD_TORCH_CHECK(activation >= 0 && activation <= int64_t(Activation::silu), op, ": no such activation");
+  const std::optional<Tensor> added = checked(op, residual, input.scalar_type(), n, out, h, w);
+  const Activation kind = checked(op, activation);
   const ScalarType wide = input.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   STD_TORCH_CHECK(!packed || (packed->dim() == 1 && packed->size(0) == in * out && packed->scalar_type() == wide &&
                               packed->stride(0) == 1),
                   op, ": expected ", in * out, " packed weights");
   const bool wide_type = input.scalar_type() == wide;  // Others are converted anyway, from one piece.
   const int64_t row = wide_type ? pixel_row(input) : 0, x_row = row ? row : in;
-  const Tensor x = row ? input : nhwc(input);
-  const std::optional<Tensor> added = residual ? std::optional(nhwc(*residual)) : std::nullopt;
+  const Tensor x = row ? input : dense_as(input, true);
   const bool channels_last = is_channels_last(input), turn = !channels_last && n > 0 && h * w > 1;
   Tensor y = empty_4d(input, n, out, h, w, channels_last || turn);
   if (y.numel() > 0) {
-    FASTCNN_DISPATCH_FLOATING(
-        input.scalar_type(), op,
-        forward<scalar_t>(x, weight, bias, added ? &*added : nullptr, Activation(activation), packed, x_row, y));
+    FASTCNN_DISPATCH_FLOATING(input.scalar_type(), op,
+                              forward<scalar_t>(x, weight, bias, added, kind, packed, x_row, y));
   }
-  return turn ? torch::stable::contiguous(y, MemoryFormat::Contiguous) : y;
+  return turn ? dense_as(y, false) : y;
 }
 
 }  // namespace
 }  // namespace fastcnn
 
-STABLE_TORCH_LIBRARY_IMPL(fastcnn, CPU, m) { m.impl("pointwise_conv2d", TORCH_BOX(&fastcnn::pointwise_conv2d_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(fastcnn, CPU, m) {
+  m.impl("pointwise_conv2d", TORCH_BOX(&fastcnn::pointwise_conv2d_cpu));
+  m.impl("pointwise_conv2d_pack", TORCH_BOX(&fastcnn::pointwise_conv2d_pack_cpu));
+}

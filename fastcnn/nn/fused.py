@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
 from fastcnn.ops import _library
-from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS
+from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS, conv2d_size
 from fastcnn.ops._dense_conv2d import into as _into_op
 from fastcnn.ops._dense_conv2d import op as _dense_op
 from fastcnn.ops._dense_conv2d import pack_taps
@@ -233,15 +233,13 @@ def bias_of(conv: nn.Conv2d) -> Tensor | None:
     return None if bias is None else bias.contiguous()
 
 
+def paddings(conv: nn.Conv2d) -> tuple[int, int, int, int]:
+    """Above, below, left and right; of a layer that was asked whether its padding is a pair."""
+    padding: Any = conv.padding
+    height, width = padding
+    return height, height, width, width
+
+
 def out_size(input: Tensor, weight: Tensor, conv: nn.Conv2d) -> tuple[int, int, int, int]:
     """Of the convolution's result; sides below 1 where the kernel is larger than the input."""
-    images, _, height, width = input.shape
-    filters, _, kernel_h, kernel_w = weight.shape
-    padding: Any = conv.padding  # No string, of a layer that asks.
-    (pad_h, pad_w), (stride_h, stride_w), (step_h, step_w) = padding, conv.stride, conv.dilation
-    return (
-        images,
-        filters,
-        (height + 2 * pad_h - step_h * (kernel_h - 1) - 1) // stride_h + 1,
-        (width + 2 * pad_w - step_w * (kernel_w - 1) - 1) // stride_w + 1,
-    )
+    return conv2d_size(input, weight, conv.stride, paddings(conv), conv.dilation)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
-from fastcnn.nn.fused import FusedConv2d, bias_of, call, is_hooked, is_map, out_size, takes
+from fastcnn.nn.fused import FusedConv2d, bias_of, call, is_hooked, is_map, out_size, paddings, takes
 from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle
 from fastcnn.ops._convolutions import ACTIVATIONS
 from fastcnn.ops._inverted_residual import op
-from fastcnn.ops.depthwise_conv2d import _op as depthwise_op
-from fastcnn.ops.grouped_conv2d_shuffle import _op as grouped_op
 from fastcnn.ops.pointwise_conv2d import pack
+
+# The modules; in the package their names are those of the functions.
+depthwise = importlib.import_module("fastcnn.ops.depthwise_conv2d")
+grouped = importlib.import_module("fastcnn.ops.grouped_conv2d_shuffle")
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
 _KERNELS, _STRIDES = ((3, 3), (5, 5), (7, 7)), ((1, 1), (2, 2))
@@ -118,37 +121,34 @@ def _length_of_block(layers: Sequence[nn.Module]) -> int:
 
 
 def _depthwise(layer: Any, input: Tensor) -> Tensor | None:
-    """What the public function would come to, without its questions; None where they are to be asked."""
-    # At a stride PyTorch's kernel may be faster, unless there is an activation after it.
-    if not (_is_depthwise(layer) and takes(input, 4, layer.in_channels) and (layer.activation or layer.stride[0] == 1)):
+    """What the public function would come to, without its other questions; None where they are to be asked."""
+    if not (_is_depthwise(layer) and takes(input, 4, layer.in_channels)):
         return None
-    weight = layer.weight
-    if weight.dtype != input.dtype or input.is_contiguous() or min(out_size(input, weight, layer)[2:]) < 1:
+    weight, bias, kind = layer.weight, layer.bias, ACTIVATIONS.index(layer.activation)
+    if weight.dtype != input.dtype or min(out_size(input, weight, layer)[2:]) < 1:
         return None
-    arguments = weight, layer.bias, layer.stride, _paddings(layer), layer.dilation
-    return call(depthwise_op, input, *arguments, ACTIVATIONS.index(layer.activation))
+    if depthwise.torch_is_faster(input, weight, bias, weight.shape, [*layer.stride], [1, 1], kind):
+        return None
+    return call(depthwise._op, input, weight, bias, layer.stride, paddings(layer), (1, 1), kind)
 
 
 def _grouped(layer: Any, input: Tensor) -> Tensor | None:
     """The same of a grouped 1x1 convolution."""
     flat = layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.padding_mode == "zeros"
-    if not (flat and layer.groups > 1 and takes(input, 4, layer.in_channels) and layer.weight.dtype == input.dtype):
+    weight, groups = layer.weight, layer.groups
+    if not (flat and takes(input, 4, layer.in_channels) and weight.dtype == input.dtype):
         return None
-    shuffle = layer.groups if layer.shuffle_groups is None else layer.shuffle_groups
-    window = layer.stride, layer.padding, layer.dilation, layer.groups, shuffle
-    return call(grouped_op, input, layer.weight, layer.bias, *window, layer.activation == "relu")
+    if grouped.torch_is_as_fast(input, weight, (1, 1), groups):
+        return None
+    shuffle = groups if layer.shuffle_groups is None else layer.shuffle_groups
+    window = (1, 1), (0, 0), (1, 1), groups, shuffle
+    return call(grouped._op, input, weight, layer.bias, *window, layer.activation == "relu")
 
 
 _DIRECT: dict[type, Callable[[Any, Tensor], Tensor | None]] = {
     DepthwiseConv2d: _depthwise,
     GroupedConv2dShuffle: _grouped,
 }
-
-
-def _paddings(layer: DepthwiseConv2d) -> tuple[Any, ...]:
-    padding: Any = layer.padding
-    height, width = padding
-    return height, height, width, width
 
 
 class _Block:
@@ -158,14 +158,14 @@ class _Block:
         self.layers = list(layers)
         self.expand = layers[0] if isinstance(layers[0], FusedConv2d) else None
         self.project = layers[-1] if isinstance(layers[-1], FusedConv2d) else None
-        self.depthwise = layers[self.expand is not None]
+        self.middle = layers[self.expand is not None]
 
     def __call__(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        depthwise, expand, project = self.depthwise, self.expand, self.project
-        first = expand or depthwise
-        weight = depthwise._parameters.get("weight")  # None where it is parametrised.
-        if weight is not None and takes(input, 4, first.in_channels) and _is_depthwise(depthwise):
-            before, after, size = _dense(expand), _dense(project), out_size(input, weight, depthwise)
+        middle, expand, project = self.middle, self.expand, self.project
+        first = expand or middle
+        weight = middle._parameters.get("weight")  # None where it is parametrised.
+        if weight is not None and takes(input, 4, first.in_channels) and _is_depthwise(middle):
+            before, after, size = _dense(expand), _dense(project), out_size(input, weight, middle)
             if before is not None and after is not None and weight.dtype == input.dtype and min(size[2:]) > 0:
                 absorbs = (
                     residual is not None
@@ -173,9 +173,9 @@ class _Block:
                     and project.activation is None
                     and is_map(residual, (size[0], project.weight.size(0), *size[2:]))
                 )
-                window, kind = (depthwise.stride, _paddings(depthwise)), ACTIVATIONS.index(depthwise.activation)
-                middle = (weight.contiguous(), bias_of(depthwise), *window, kind)
-                result = call(op, input, *before, *middle, *after, residual if absorbs else None)
+                filters = weight.contiguous(), bias_of(middle), middle.stride, paddings(middle)
+                kind = ACTIVATIONS.index(middle.activation)
+                result = call(op, input, *before, *filters, kind, *after, residual if absorbs else None)
                 return result if absorbs or residual is None else result + residual
         for layer in self.layers:
             input = layer(input)

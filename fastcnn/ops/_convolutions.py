@@ -9,9 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
+from fastcnn.kernels._shapes import conv2d_size as conv2d_size  # For layers too, which kernels are not for.
+
 ACTIVATIONS = (None, "relu", "relu6", "hardswish", "silu")  # Numbered as in the kernels.
 FUNCTIONS = (lambda x: x, F.relu, F.relu6, F.hardswish, F.silu)
 FROM_RESULT = (0, 1, 2)  # Activations whose gradient can be told from their result.
+
+# Whether PyTorch's bfloat16 convolutions have instructions of their own, which our kernels do not use.
+HAS_BF16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
 def in_float32(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:

@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastcnn.kernels._shapes import conv2d_size
 from fastcnn.ops import _library
-from fastcnn.ops._convolutions import FUNCTIONS
+from fastcnn.ops._convolutions import FUNCTIONS, conv2d_size
 from fastcnn.ops.pointwise_conv2d import pack
 
 

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastcnn.kernels._shapes import conv2d_size
 from fastcnn.ops import _library
-from fastcnn.ops._convolutions import FUNCTIONS
+from fastcnn.ops._convolutions import FUNCTIONS, conv2d_size
 
 _PACKED = "Tensor? {0}, Tensor? {0}_packed, Tensor? {0}_bias, int {0}_activation"
 

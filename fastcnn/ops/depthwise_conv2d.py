@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fastcnn.kernels._shapes import conv2d_size
 from fastcnn.ops import _checks, _library
 from fastcnn.ops._convolutions import (
     ACTIVATIONS,
     FROM_RESULT,
     FUNCTIONS,
     activation_backward,
+    conv2d_size,
     empty,
     in_float32,
     laid_out,
@@ -82,7 +82,7 @@ def depthwise_conv2d(
     if activation not in ACTIVATIONS:
         raise ValueError(f"depthwise_conv2d: expected activation to be one of {ACTIVATIONS}, got {activation!r}")
     kind = ACTIVATIONS.index(activation)
-    if _library.mode.name == "auto" and _torch_is_faster(input, weight, bias, kernel, strides, dilations, kind):
+    if _library.mode.name == "auto" and torch_is_faster(input, weight, bias, kernel, strides, dilations, kind):
         if isinstance(padding, str):
             low: Any = [top, left] if [top, left] == [bottom, right] else padding
         else:
@@ -95,7 +95,7 @@ def depthwise_conv2d(
     return result.squeeze(0) if unbatched else result
 
 
-def _torch_is_faster(
+def torch_is_faster(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,

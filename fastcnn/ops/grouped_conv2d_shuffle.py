@@ -12,15 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch._prims_common import suggest_memory_format
 
-from fastcnn.kernels._shapes import conv2d_size
 from fastcnn.ops import _checks, _library
+from fastcnn.ops._convolutions import HAS_BF16, conv2d_size
 from fastcnn.ops.channel_shuffle import channel_shuffle, shuffled
 
 _NAME = "grouped_conv2d_shuffle"
 _mode = _library.mode
 _WIDE_GROUP = 64  # Channels of a group from which a convolution is a matter of arithmetic, not of memory.
-# Whether PyTorch's bfloat16 convolutions have instructions of their own, which our kernels do not use.
-_HAS_BF16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
 def grouped_conv2d_shuffle(
@@ -80,7 +78,7 @@ def grouped_conv2d_shuffle(
     if not input.dtype == weight.dtype == (input if bias is None else bias).dtype:
         listed = ", ".join(f"{name} {t.dtype}" for name, t in tensors.items())
         raise TypeError(f"{_NAME}: expected tensors of one dtype, got {listed}")
-    if _mode.name == "auto" and _torch_is_as_fast(input, weight, stride, groups):
+    if _mode.name == "auto" and torch_is_as_fast(input, weight, stride, groups):
         result = F.conv2d(input, weight, bias, stride, padding, dilation, groups)
         if activation:
             result = result.relu_()
@@ -103,14 +101,14 @@ def grouped_conv2d_shuffle(
     )
 
 
-def _torch_is_as_fast(input: Tensor, weight: Tensor, stride: tuple[int, int], groups: int) -> bool:
+def torch_is_as_fast(input: Tensor, weight: Tensor, stride: tuple[int, int], groups: int) -> bool:
     """On a CPU measured on AVX-512, over both memory formats and batches of 1 and 16; on a GPU not yet measured."""
     if input.device.type == "cuda":
         each = sorted((weight.size(1), weight.size(0) // groups))
         one = weight.size(1) == 1 and weight.size(2) * weight.size(3) > 1
         return one or groups == 1 or each[0] >= _WIDE_GROUP or input.dtype == torch.float64
     bfloat16 = input.dtype == torch.bfloat16
-    if input.device.type != "cpu" or not (input.dtype == torch.float32 or (bfloat16 and _HAS_BF16)):
+    if input.device.type != "cpu" or not (input.dtype == torch.float32 or (bfloat16 and HAS_BF16)):
         return False
     channels_last = not input.is_contiguous()
     few, many = sorted((weight.size(1), weight.size(0) // groups))

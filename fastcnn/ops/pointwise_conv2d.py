@@ -14,6 +14,7 @@ from fastcnn.ops._convolutions import (
     ACTIVATIONS,
     FROM_RESULT,
     FUNCTIONS,
+    HAS_BF16,
     activation_backward,
     empty,
     in_float32,
@@ -24,9 +25,6 @@ from fastcnn.ops.grouped_conv2d_shuffle import _backward_input_op, _backward_wei
 
 _NAME = "pointwise_conv2d"
 _LEAST = 16  # Channels of the result that the kernel needs, as kGemmLanes.
-_PANEL = 48  # As kPanel of the kernel.
-# Whether PyTorch's bfloat16 convolutions have instructions of their own, which our kernel does not use.
-_HAS_BF16 = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)()
 
 
 def pointwise_conv2d(
@@ -83,16 +81,9 @@ def pointwise_conv2d(
 def pack(weight: Tensor) -> Tensor:
     """The weights ``[out, C, 1, 1]`` in the order the kernel reads them: ``[out * C]``, float32 (float64 for float64).
 
-    Panels of 48 filters, each a matrix ``[C, 48]``; the last two, where the last would have 16 filters or fewer, take
-    16 from one another. It does not follow what is done to the weights afterwards, and has no gradient.
+    Only the kernel knows that order. It does not follow what is done to the weights afterwards, and has no gradient.
     """
-    (matrix,) = in_float32(weight.detach().flatten(1))
-    assert matrix is not None
-    filters = len(matrix)
-    ends = [*range(_PANEL, filters, _PANEL), filters]
-    if len(ends) > 1 and filters - ends[-2] <= _LEAST:
-        ends[-2] -= _LEAST
-    return torch.cat([panel.t().reshape(-1) for panel in matrix.tensor_split(ends[:-1])])
+    return _pack_op.call(weight.detach())
 
 
 def fits(weight: Tensor) -> bool:
@@ -103,7 +94,7 @@ def fits(weight: Tensor) -> bool:
 def _torch_is_faster(input: Tensor) -> bool:
     if input.device.type == "cuda" or input.is_contiguous():
         return input.numel() > 0  # Of empty input PyTorch's convolution has strides of its own.
-    return input.dtype == torch.bfloat16 and _HAS_BF16
+    return input.dtype == torch.bfloat16 and HAS_BF16
 
 
 def _check_shapes(
@@ -151,6 +142,18 @@ _op = _library.define(
     flops=lambda input, weight, *_, out_shape=None, **__: (
         2 * out_shape[0] * out_shape[2] * out_shape[3] * weight[0] * weight[1]
     ),
+)
+
+
+def _packed_dtype(weight: Tensor) -> torch.dtype:
+    return torch.promote_types(weight.dtype, torch.float32)
+
+
+_pack_op = _library.define(
+    "pointwise_conv2d_pack(Tensor weight) -> Tensor",
+    # Where there is no kernel nobody reads it.
+    reference=lambda weight: weight.flatten().to(_packed_dtype(weight), copy=True),
+    fake=lambda weight: weight.new_empty(weight.numel(), dtype=_packed_dtype(weight)),
 )
 
 

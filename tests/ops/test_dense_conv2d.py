@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from threads import threads
 
 from fastcnn.ops._dense_conv2d import _reference, into, op, pack_taps
 
@@ -44,13 +45,9 @@ def single(arguments):
     return arguments
 
 
-def run(arguments, threads=1, call=op.call):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+def run(arguments, count=1, call=op.call):
+    with threads(count):
         return call(*arguments)
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -61,8 +58,8 @@ def test_values_whatever_the_number_of_threads(name, residual):
     found = run(given)
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5)
-    for threads in (2, 3):
-        assert torch.equal(run(given, threads), found), threads
+    for count in (2, 3):
+        assert torch.equal(run(given, count), found), count
 
 
 @pytest.mark.parametrize("activation", [0, 1, 2, 3, 4])
@@ -83,16 +80,16 @@ def test_layouts(name):
         assert torch.equal(run([other, *given[1:]]), wanted)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("count", [1, 3])
 @pytest.mark.parametrize("first", [0, 1, 7])
 @pytest.mark.parametrize("name", SHAPES)
-def test_into_writes_its_channels_only(name, first, threads):
+def test_into_writes_its_channels_only(name, first, count):
     given = single(problem(name))
     wanted = run(given)
     filters = wanted.size(1)
     shape = (wanted.size(0), filters + 9, *wanted.shape[2:])
     out = torch.full(shape, 7.0).contiguous(memory_format=torch.channels_last)
-    run([out, first, *given[:-1]], threads, into.call)
+    run([out, first, *given[:-1]], count, into.call)
     assert torch.equal(out[:, first : first + filters], wanted)
     out[:, first : first + filters] = 7
     assert (out == 7).all()

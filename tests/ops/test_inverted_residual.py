@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from threads import threads
 
 from fastcnn.ops._inverted_residual import _reference, op
 from fastcnn.ops.pointwise_conv2d import pack
@@ -55,13 +56,9 @@ def single(arguments):
     return arguments
 
 
-def run(arguments, threads=1):
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    try:
+def run(arguments, count=1):
+    with threads(count):
         return op.call(*arguments)
-    finally:
-        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -72,8 +69,8 @@ def test_values_whatever_the_number_of_threads(name, residual):
     found = run(given)
     assert found.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5)
-    for threads in (2, 3):
-        assert torch.equal(run(given, threads), found), threads
+    for count in (2, 3):
+        assert torch.equal(run(given, count), found), count
 
 
 @pytest.mark.parametrize("activations", [(0, 0, 1), (2, 1, 3), (3, 4, 2), (4, 2, 4)])

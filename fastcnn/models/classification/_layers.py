@@ -8,6 +8,7 @@ from typing import Any
 from torch import nn
 
 from fastcnn.models._net import Feature
+from fastcnn.models._pooled import PooledNet
 from fastcnn.nn.branches import Pool, Step
 
 
@@ -29,3 +30,14 @@ def add_layers(
             chain.append(Feature(prefix + name, channels, stride, modules))
             modules = ()
     return channels
+
+
+def add_network(net: PooledNet, layers: Mapping[str, Step], child: str = "", **factory: Any) -> None:
+    """Makes ``net`` of a table's modules, which its child of that name gets where there is one, and of the head."""
+    row: Any = net.row
+    chain: list[Feature] = []
+    parent, prefix = (net.get_submodule(child), f"{child}.") if child else (net, "")
+    channels = add_layers(parent, layers, chain, row.in_channels, prefix, **factory)
+    net.feature_chain = tuple(chain)
+    net.add_head(channels, row.dropout, **factory)
+    net.init_weights(net)

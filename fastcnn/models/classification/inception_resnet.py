@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models._net import Feature, Row
+from fastcnn.models._net import Row
 from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
-from fastcnn.models.classification._layers import add_layers
+from fastcnn.models.classification._layers import add_network
 from fastcnn.nn.blocks import SqueezeExcite
 from fastcnn.nn.branches import AVERAGE, MAX, Built, Chain, Conv, Parallel, Step, parallel
 
@@ -140,11 +140,7 @@ class InceptionResNet(PooledNet):
         if row.last_channels is not None:
             layers["block8"] = Residual(c.branches, 1.0, c.squeeze_reduction, act=False)
             layers["conv2d_7b"] = Conv(row.last_channels)
-        chain: list[Feature] = []
-        channels = add_layers(self, layers, chain, row.in_channels, **factory)
-        self.feature_chain = tuple(chain)
-        self.add_head(channels, row.dropout, **factory)
-        self.init_weights(self)
+        add_network(self, layers, **factory)
 
     def init_weights(self, module: nn.Module) -> None:
         """Convolutions as in the authors' code: Glorot's uniform, biases 0. The linear layer is PyTorch's."""

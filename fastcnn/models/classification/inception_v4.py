@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from fastcnn.models._net import Feature, Row
+from fastcnn.models._net import Row
 from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
-from fastcnn.models.classification._layers import add_layers
+from fastcnn.models.classification._layers import add_network
 from fastcnn.nn.branches import AVERAGE, MAX, Chain, Conv, Flat, Fork, Parallel, Step, parallel
 
 # Figure 3: from the image to 35x35x384.
@@ -90,12 +90,8 @@ class InceptionV4(PooledNet):
         a, b, c = row.modules
         steps = (*row.stem, *[_INCEPTION_A] * a, _REDUCTION_A, *[_INCEPTION_B] * b, _REDUCTION_B, *[_INCEPTION_C] * c)
         layers: Mapping[str, Step] = {str(index): step for index, step in enumerate(steps)}
-        chain: list[Feature] = []
         self.features = nn.Sequential()
-        channels = add_layers(self.features, layers, chain, row.in_channels, "features.", **factory)
-        self.feature_chain = tuple(chain)
-        self.add_head(channels, row.dropout, **factory)
-        self.init_weights(self)
+        add_network(self, layers, "features", **factory)
 
     def init_weights(self, module: nn.Module) -> None:
         """Convolutions as in the authors' code: normal with variance 2 / inputs. The linear layer is PyTorch's."""

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models._net import Feature, Row
+from fastcnn.models._net import Row
 from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
-from fastcnn.models.classification._layers import add_layers
+from fastcnn.models.classification._layers import add_network
 from fastcnn.models.classification.inception_v4 import STEM
 from fastcnn.nn.branches import MAX, Built, Chain, Conv, Parallel, Step, parallel
 from fastcnn.nn.inception import InceptionConv
@@ -167,11 +167,7 @@ class PolyNet(PooledNet):
             "reduction_b": _REDUCTION_B,
             "stage_c": stages[2],
         }
-        chain: list[Feature] = []
-        channels = add_layers(self, layers, chain, row.in_channels, **factory)
-        self.feature_chain = tuple(chain)
-        self.add_head(channels, row.dropout, **factory)
-        self.init_weights(self)
+        add_network(self, layers, **factory)
 
     def init_weights(self, module: nn.Module) -> None:
         """Convolutions: normal with variance 2 / inputs, as Inception-v4's; the paper does not say."""
