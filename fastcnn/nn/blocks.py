@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fastcnn import ops
 from fastcnn.nn.fused import FusedConv2d, is_hooked, runs_eagerly
 from fastcnn.nn.fusing import fold_conv_norm
-from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardsigmoid
+from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardsigmoid, PointwiseConv2d
 from fastcnn.nn.plan import Plan
 
 ModuleFactory = Callable[..., nn.Module]
@@ -33,13 +33,17 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 def conv2d(in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, **options: Any) -> nn.Conv2d:
-    """A convolution by the kernels that are made for it: depthwise, grouped, or PyTorch's own.
+    """A convolution by the kernels that are made for it: depthwise, grouped, 1x1, or PyTorch's own.
 
     Keys, results and ``options`` (padding, dilation, groups, bias, device, dtype) are :class:`torch.nn.Conv2d`'s.
     """
     groups = options.get("groups", 1)
     if groups == 1:
-        return nn.Conv2d(in_channels, out_channels, kernel_size, stride, **options)
+        pointwise = all(_pair(size) == (1, 1) for size in (kernel_size, stride)) and not any(
+            _pair(options.get("padding", 0))
+        )
+        kind = PointwiseConv2d if pointwise else nn.Conv2d
+        return kind(in_channels, out_channels, kernel_size, stride, **options)
     if groups == in_channels:
         return DepthwiseConv2d(in_channels, out_channels, kernel_size, stride, **options)
     return GroupedConv2dShuffle(in_channels, out_channels, kernel_size, stride, shuffle_groups=1, **options)

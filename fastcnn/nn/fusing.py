@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastcnn.nn.fused import FusedConv2d, FusedLinear
-from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardswish, ReLU6
+from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardswish, PointwiseConv2d, ReLU6
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -104,7 +104,7 @@ def fold_conv_norm(model: M) -> M:
                 raise RuntimeError(f"fuse() needs eval mode, but {name!r} is training: call .eval() first")
             chains.append((module, conv, after))
     for layer in model.modules():
-        if type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros":
+        if type(layer) in (nn.Conv2d, PointwiseConv2d) and layer.groups == 1 and layer.padding_mode == "zeros":
             layer.__class__ = FusedConv2d
         elif type(layer) is nn.Linear:
             layer.__class__ = FusedLinear

@@ -214,6 +214,20 @@ class MultiScaleRoIAlign(nn.Module):
         )
 
 
+class PointwiseConv2d(nn.Conv2d):
+    """1x1 :class:`torch.nn.Conv2d` of one group on :func:`fastcnn.ops.pointwise_conv2d`, with its constructor and keys.
+
+    (N, C, H, W) to (N, out_channels, H, W). Errors, dtypes, layouts and determinism are those of the op; under
+    ``torch.compile``, which fuses what it sees, and for single images (C, H, W) it is PyTorch's convolution. Source:
+    Howard et al., MobileNets, 2017, section 3.1.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() or input.dim() != 4 or input.is_contiguous():
+            return super().forward(input)
+        return ops.pointwise_conv2d(input, self.weight, self.bias)
+
+
 class ReLU6(nn.ReLU6):
     """``min(max(x, 0), 6)``, elementwise: :class:`torch.nn.ReLU6`, which with ``inplace`` copies its input first where
     a gradient will be wanted. Here that writes a new tensor, and ``inplace`` is for the rest.
