@@ -3,6 +3,7 @@
 from fastcnn.nn.blocks import ConvNormAct, ConvSequence, InvertedResidual, SqueezeExcite, conv2d
 from fastcnn.nn.fusing import fold_conv_norm
 from fastcnn.nn.layers import (
+    BatchNorm2d,
     ChannelShuffle,
     DepthwiseConv2d,
     GroupedConv2dShuffle,
@@ -22,6 +23,7 @@ from fastcnn.nn.residual import BasicBlock, Bottleneck
 
 __all__ = [
     "BasicBlock",
+    "BatchNorm2d",
     "Bottleneck",
     "ChannelShuffle",
     "ConvNormAct",

@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastcnn.nn.fused import FusedConv2d, FusedLinear
-from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardswish, PointwiseConv2d, ReLU6
+from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, PointwiseConv2d
+from fastcnn.nn.norms import ACTIVATION_OF
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -40,18 +41,10 @@ def _descendant(module: nn.Module, path: str) -> Any:
         return None
 
 
-# What a convolution's kernel does to its result. By exact type: a subclass may compute something else.
-_ANY: dict[type, str] = {
-    nn.ReLU: "relu",
-    nn.ReLU6: "relu6",
-    ReLU6: "relu6",
-    nn.Hardswish: "hardswish",
-    Hardswish: "hardswish",
-    nn.SiLU: "silu",
-}
+# What a convolution's kernel does to its result.
 _ABSORBED: dict[type, dict[type, str]] = {
-    DepthwiseConv2d: _ANY,
-    FusedConv2d: _ANY,
+    DepthwiseConv2d: ACTIVATION_OF,
+    FusedConv2d: ACTIVATION_OF,
     GroupedConv2dShuffle: {nn.ReLU: "relu"},
 }
 
@@ -87,7 +80,8 @@ def fold_conv_norm(model: M) -> M:
 
     An ``nn.Identity`` takes the place of each, so the state dict has no keys of the norm any more. Outputs are those
     of eval mode up to rounding. Norms that depend on the batch (no running statistics) or are no batch norms stay,
-    and so do those behind a convolution that activates or shuffles by itself. Calling it again is a no-op.
+    and so do those that activate by themselves and those behind a convolution that activates or shuffles by itself.
+    Calling it again is a no-op.
 
     Raises:
         RuntimeError: a norm to be folded is in training mode; nothing has been folded then.
@@ -96,9 +90,9 @@ def fold_conv_norm(model: M) -> M:
     for path, module in model.named_modules():
         for conv_name, *after in getattr(module, "conv_chains", ()):
             conv = _descendant(module, conv_name)
-            if conv is None or not after or _does_more(conv):
+            norm = _descendant(module, after[0]) if after else None
+            if conv is None or norm is None or _does_more(conv) or _does_more(norm):
                 continue
-            norm = _descendant(module, after[0])
             if isinstance(norm, _BatchNorm) and norm.running_var is not None and norm.training:
                 name = f"{path}.{after[0]}".lstrip(".")
                 raise RuntimeError(f"fuse() needs eval mode, but {name!r} is training: call .eval() first")
