@@ -57,15 +57,15 @@ def batch_norm(
         raise ValueError(f"batch_norm: expected activation to be one of {ACTIVATIONS}, got {activation!r}")
     kind = ACTIVATIONS.index(activation)
     if _library.mode.name == "auto" and _torch_is_faster(input, training, kind):
-        return FUNCTIONS[kind](
-            F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps)
-        )
+        return FUNCTIONS[kind](F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps))
     if not training:
         result, _ = _library.call(_op, input, running_mean, running_var, weight, bias, False, eps, kind)
         return result  # type: ignore[no-any-return]
     result, saved = _library.call(_op, input, None, None, weight, bias, True, eps, kind)
     if running_mean is not None and input.numel() > 0:
-        mean, _, variance = saved.unbind() if saved.dtype == running_mean.dtype else saved.to(running_mean.dtype).unbind()
+        mean, _, variance = (
+            saved.unbind() if saved.dtype == running_mean.dtype else saved.to(running_mean.dtype).unbind()
+        )
         running_mean.lerp_(mean, momentum)
         running_var.lerp_(variance, momentum)  # type: ignore[union-attr]
     return result  # type: ignore[no-any-return]
@@ -218,7 +218,9 @@ def _backward(ctx, grad, _):
     else:
         args = grad, input, saved, weight, bias, training, activation, of_input, of_weight or of_bias
         grads = _library.call_backward(_backward_op, *args)
-        of_input, of_weight, of_bias = (g if wanted else None for g, wanted in zip(grads, (of_input, of_weight, of_bias)))
+        of_input, of_weight, of_bias = (
+            g if wanted else None for g, wanted in zip(grads, (of_input, of_weight, of_bias))
+        )
         if of_weight is not None and of_weight.dtype != weight.dtype:
             of_weight = of_weight.to(weight.dtype)
         if of_bias is not None and of_bias.dtype != bias.dtype:

@@ -180,8 +180,10 @@ def test_second_gradients_of_pytorch():
     x = torch.randn(4, 6, 5, 3, dtype=torch.float64, requires_grad=True)
     weight = torch.rand(6, dtype=torch.float64, requires_grad=True)
     results = []
-    for function in (lambda: ops.batch_norm(x, None, None, weight, training=True, activation="silu"),
-                     lambda: F.silu(F.batch_norm(x, None, None, weight, training=True))):
+    for function in (
+        lambda: ops.batch_norm(x, None, None, weight, training=True, activation="silu"),
+        lambda: F.silu(F.batch_norm(x, None, None, weight, training=True)),
+    ):
         first = torch.autograd.grad(function().square().sum(), (x, weight), create_graph=True)
         results.append((*first, *torch.autograd.grad(sum(g.square().sum() for g in first), (x, weight))))
     for ours, theirs in zip(*results, strict=True):

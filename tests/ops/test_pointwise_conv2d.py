@@ -35,6 +35,15 @@ def test_packed_weights_give_the_same_bits(filters, dtype):
         )
 
 
+def test_what_follows_may_work_in_place():
+    x, weight, bias = problem(9, 20)
+    x.requires_grad_()
+    ops.pointwise_conv2d(x, weight, bias).relu_().sum().backward()
+    found, x.grad = x.grad, None
+    F.conv2d(x, weight, bias).relu().sum().backward()
+    torch.testing.assert_close(found, x.grad)
+
+
 def weight_gradient(x, weight):
     weight = weight.detach().requires_grad_()
     with _library.kernel_mode():
