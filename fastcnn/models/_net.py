@@ -10,7 +10,9 @@ from typing import Any, NamedTuple, TypeVar
 from torch import Tensor, nn
 
 from fastcnn.models._preprocess import IMAGENET, Preprocess
+from fastcnn.nn.fused import runs_eagerly
 from fastcnn.nn.fusing import fold_conv_norm
+from fastcnn.nn.program import run_recorded
 
 Net = TypeVar("Net", bound="ConvNet")
 
@@ -82,6 +84,7 @@ class ConvNet(nn.Module):
     auxiliary: tuple[tuple[str, str], ...] = ()
     auxiliary_classifier = "fc"
     conv_chains: tuple[tuple[str, ...], ...] = ()
+    is_fused = False
 
     def __init__(self, row: Row) -> None:
         super().__init__()
@@ -123,6 +126,11 @@ class ConvNet(nn.Module):
         if input.dim() != 4 or input.shape[1] != self.in_channels:
             shape = tuple(input.shape)
             raise ValueError(f"{type(self).__name__} takes (N, {self.in_channels}, H, W), got {shape}")
+        if self.is_fused and runs_eagerly():
+            return run_recorded(self, self._run, input)
+        return self._run(input)
+
+    def _run(self, input: Tensor) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor]:
         if self.feature_names:
             return self.forward_stages(input, self.feature_names)
         if not (self.training and self.auxiliary):
@@ -223,4 +231,8 @@ class ConvNet(nn.Module):
         Raises:
             RuntimeError: the network is in training mode.
         """
+        self.is_fused = True
         return fold_conv_norm(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_program"}
