@@ -12,9 +12,11 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from fastcnn.ops import _library
 from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS, conv2d_size
+from fastcnn.ops._channel_means import op as _means_op
 from fastcnn.ops._dense_conv2d import into as _into_op
 from fastcnn.ops._dense_conv2d import op as _dense_op
 from fastcnn.ops._dense_conv2d import pack_taps
+from fastcnn.ops._linear import op as _linear_op
 from fastcnn.ops.pointwise_conv2d import _op as _pointwise_op
 from fastcnn.ops.pointwise_conv2d import fits, pack
 
@@ -173,8 +175,8 @@ class FusedConv2d(_Packs, nn.Conv2d):
 class FusedLinear(_Packs, nn.Linear):
     """:class:`torch.nn.Linear` for few inputs at a time: what ``fuse()`` makes of it.
 
-    (N, in_features) in float32 on a CPU without a gradient runs :func:`fastcnn.ops.pointwise_conv2d` with a second copy
-    of up to 16 MB of weights, packed; all else PyTorch's function. Deterministic.
+    (N, in_features) in float32 on a CPU without a gradient runs our kernel with a second copy of up to 16 MB of weights,
+    packed; all else PyTorch's function. Deterministic.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -182,8 +184,20 @@ class FusedLinear(_Packs, nn.Linear):
         packed = self.packed(pack) if fitting and runs_eagerly() and takes(input, 2, self.in_features) else None
         if packed is None:
             return super().forward(input)
-        pixels, filters = input[:, :, None, None], self.weight[:, :, None, None]
-        return call(_pointwise_op, pixels, filters, self.bias, None, 0, packed).flatten(1)
+        bias = None if self.bias is None else self.bias.contiguous()
+        return call(_linear_op, input, self.weight, packed, bias)
+
+
+class FusedMean2d(nn.AdaptiveAvgPool2d):
+    """The mean of each channel, (N, C, H, W) to (N, C, 1, 1): what ``fuse()`` makes of ``nn.AdaptiveAvgPool2d(1)``.
+
+    In float32 on a CPU without a gradient our kernel, with fixed sums: deterministic. Else PyTorch's function.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.output_size in (1, (1, 1)) and runs_eagerly() and input.dim() == 4 and takes(input, 4, input.size(1)):
+            return call(_means_op, input)
+        return super().forward(input)
 
 
 def call(op: Any, *arguments: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fastcnn.nn.fused import FusedConv2d, FusedLinear
+from fastcnn.nn.fused import FusedConv2d, FusedLinear, FusedMean2d
 from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardswish, ReLU6
 
 M = TypeVar("M", bound=nn.Module)
@@ -83,7 +83,7 @@ def fold_conv_norm(model: M) -> M:
     order and up to the first that it cannot, the activation and the channel shuffle that its kernel can do: a
     :class:`DepthwiseConv2d` and a :class:`FusedConv2d` any activation that they have, a :class:`GroupedConv2dShuffle`
     ReLU and the shuffle. Every :class:`torch.nn.Conv2d` of one group becomes such a :class:`FusedConv2d`, and every
-    :class:`torch.nn.Linear` a :class:`FusedLinear`.
+    :class:`torch.nn.Linear` a :class:`FusedLinear`; the mean of a map gets a kernel too.
 
     An ``nn.Identity`` takes the place of each, so the state dict has no keys of the norm any more. Outputs are those
     of eval mode up to rounding. Norms that depend on the batch (no running statistics) or are no batch norms stay,
@@ -108,6 +108,8 @@ def fold_conv_norm(model: M) -> M:
             layer.__class__ = FusedConv2d
         elif type(layer) is nn.Linear:
             layer.__class__ = FusedLinear
+        elif type(layer) is nn.AdaptiveAvgPool2d:
+            layer.__class__ = FusedMean2d
     for module, conv, after in chains:
         norm = _descendant(module, after[0])
         if isinstance(norm, _BatchNorm) and norm.running_var is not None:
