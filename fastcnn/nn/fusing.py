@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastcnn.nn.fused import FusedConv2d, FusedLinear, FusedMean2d
+from fastcnn.nn.grouped import FusedGroupedConv2d
 from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardswish, ReLU6
 
 M = TypeVar("M", bound=nn.Module)
@@ -53,6 +54,7 @@ _ABSORBED: dict[type, dict[type, str]] = {
     DepthwiseConv2d: _ANY,
     FusedConv2d: _ANY,
     GroupedConv2dShuffle: {nn.ReLU: "relu"},
+    FusedGroupedConv2d: {nn.ReLU: "relu"},
 }
 
 
@@ -108,6 +110,8 @@ def fold_conv_norm(model: M) -> M:
             layer.__class__ = FusedConv2d
         elif type(layer) is nn.Linear:
             layer.__class__ = FusedLinear
+        elif type(layer) is GroupedConv2dShuffle and layer.kernel_size == (1, 1):
+            layer.__class__ = FusedGroupedConv2d
         elif type(layer) is nn.AdaptiveAvgPool2d:
             layer.__class__ = FusedMean2d
     for module, conv, after in chains:
