@@ -28,8 +28,8 @@ namespace {
 }
 
 // In the order N, H, W, C, as kernels read it, what is to be added to a result of this size.
-[[maybe_unused]] std::optional<Tensor> checked(const char* op, const std::optional<Tensor>& residual, ScalarType dtype, int64_t n,
-                              int64_t c, int64_t h, int64_t w) {
+[[maybe_unused]] std::optional<Tensor> checked(const char* op, const std::optional<Tensor>& residual, ScalarType dtype,
+                                               int64_t n, int64_t c, int64_t h, int64_t w) {
   if (!residual) return std::nullopt;
   STD_TORCH_CHECK(residual->dim() == 4 && residual->size(0) == n && residual->size(1) == c && residual->size(2) == h &&
                       residual->size(3) == w && residual->scalar_type() == dtype,

@@ -76,6 +76,7 @@ class ConvNet(nn.Module):
             the name of the child, a module from that map to logits.
         auxiliary_classifier: path of the layer in each of them whose outputs are the classes.
         conv_chains: see :func:`fastcnn.nn.fold_conv_norm`; for pairs that are this module's own children.
+        is_fused: whether :meth:`fuse` has been called.
     """
 
     feature_chain: tuple[Feature, ...]
@@ -228,11 +229,11 @@ class ConvNet(nn.Module):
         Eval mode only; outputs stay the same up to rounding; a second call changes nothing. The state dict is
         the fused one afterwards (convolutions with biases, no norms), so load weights before.
 
+        Without gradients on a CPU, the operators that a call comes to are recorded for each size of the input, and
+        called without the layers' Python from the third call on, until something in the network changes.
+
         Raises:
             RuntimeError: the network is in training mode.
         """
         self.is_fused = True
         return fold_conv_norm(self)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_program"}

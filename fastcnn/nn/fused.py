@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -12,8 +12,8 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from fastcnn.nn.layers import ChannelShuffle
 from fastcnn.ops import _library
-from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS, conv2d_size
 from fastcnn.ops._channel_means import op as _means_op
+from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS, conv2d_size
 from fastcnn.ops._dense_conv2d import into as _into_op
 from fastcnn.ops._dense_conv2d import op as _dense_op
 from fastcnn.ops._dense_conv2d import pack_taps
@@ -66,6 +66,11 @@ def takes(input: Tensor, dim: int, channels: int) -> bool:
     )
 
 
+def has_versions(weight: Tensor | None) -> TypeGuard[Tensor]:
+    """Whether a layer's weight is a tensor, and tells when it is changed."""
+    return weight is not None and not weight.is_inference()  # None if it is parametrised.
+
+
 class Packs(nn.Module):
     """Keeps what was made of a layer's weight until the weight changes; not in copies, not in files."""
 
@@ -74,7 +79,7 @@ class Packs(nn.Module):
     def packed(self, make: Callable[[Tensor], Tensor], kind: str = "ours") -> Tensor | None:
         """``make(weight)``, one of a kind; None where the weight is not float32 on a CPU, or changes untold."""
         weight = self._parameters.get("weight")
-        if weight is None or weight.is_inference():  # The former if it is parametrised.
+        if not has_versions(weight):
             return None
         key = weight.data_ptr(), weight._version, kind, weight.shape, weight.stride()
         kept = self.__dict__.get("_kept")
@@ -177,8 +182,8 @@ class FusedConv2d(Packs, nn.Conv2d):
 class FusedLinear(Packs, nn.Linear):
     """:class:`torch.nn.Linear` for few inputs at a time: what ``fuse()`` makes of it.
 
-    (N, in_features) in float32 on a CPU without a gradient runs our kernel with a second copy of up to 16 MB of weights,
-    packed; all else PyTorch's function. Deterministic.
+    (N, in_features) in float32 on a CPU without a gradient runs our kernel, with a second copy of up to 16 MB of
+    weights, packed; all else PyTorch's function. Deterministic.
     """
 
     def forward(self, input: Tensor) -> Tensor:

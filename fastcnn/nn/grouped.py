@@ -15,9 +15,9 @@ _LEAST = 16  # Channels of a group, as kPixelChannels.
 class FusedGroupedConv2d(Packs, GroupedConv2dShuffle):
     """:class:`GroupedConv2dShuffle` of a 1x1 kernel: what ``fuse()`` makes of it.
 
-    On a CPU, in float32 and where gradients are off, groups of 16 or more channels on both sides run our kernel,
-    channels_last whatever the layout of the input, with a second copy of the weights, turned at the first call and again
-    after a change of them. Else it is what it was. Deterministic.
+    On a CPU, in float32 and where gradients are off, groups of 16 or more channels on both sides run our kernel:
+    channels_last whatever the layout of the input, with a second copy of the weights, turned at the first call and
+    again after a change of them. Else it is what it was. Deterministic.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -27,9 +27,10 @@ class FusedGroupedConv2d(Packs, GroupedConv2dShuffle):
 
     def run(self, input: Tensor, residual: Tensor | None) -> Tensor:
         """``forward(input)``, plus a residual, for an input that this layer takes, without gradients."""
-        turned = self.packed(lambda weight: turn(weight, self.groups), f"{self.groups} groups") if self._fits() else None
+        groups = self.groups
+        turned = self.packed(lambda weight: turn(weight, groups), f"{groups} groups") if self._fits() else None
         if turned is not None:
-            groups, kind = self.groups, ACTIVATIONS.index(self.activation)
+            kind = ACTIVATIONS.index(self.activation)
             shuffle = groups if self.shuffle_groups is None else self.shuffle_groups
             size = input.size(0), self.weight.size(0), input.size(2), input.size(3)
             added = residual if shuffle == 1 and kind == 0 and is_map(residual, size) else None

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterator
-from itertools import chain, repeat
+from itertools import chain
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from fastcnn.nn.fused import call
+from fastcnn.nn.fused import call, has_versions
+from fastcnn.ops import _library
 
 _KNOWN = ("fastcnn.", "torch.nn.modules.")
 _EVERY = frozenset(nn.Module().__dict__)  # Attributes.
 _MOST = 8  # Inputs of different sizes.
+_NOT_YET: Any = object()
+_programs: WeakKeyDictionary[nn.Module, Program] = WeakKeyDictionary()
 
 
 def run_recorded(network: nn.Module, forward: Callable[[Tensor], Any], input: Tensor) -> Any:
@@ -25,11 +29,13 @@ def run_recorded(network: nn.Module, forward: Callable[[Tensor], Any], input: Te
     From the third call on for inputs of one size, for as long as nothing in the network changes, the operators that
     the second has called are called.
     """
-    program = network.__dict__.get("_program")
+    if type(input) is not Tensor or not input.is_cpu:
+        return forward(input)
+    program = _programs.get(network)
     if program is not None and program.holds(network):
         return program.run(forward, input)
     result = forward(input)  # First, as layers keep what they make of their weights.
-    Program(network)
+    _programs[network] = Program(network)
     return result
 
 
@@ -41,49 +47,54 @@ class Program:
     """
 
     def __init__(self, network: nn.Module) -> None:
-        network.__dict__["_program"] = self  # As one of the attributes that are compared.
-        modules = list(network.modules())
         self._calls: dict[Any, _Call | None] = {}
-        self._modules, self._types = modules, [*map(type, modules)]
+        modules = list(network.modules())
+        # No reference to the network itself, which otherwise would not go when its last user does.
+        self._below, self._types = modules[1:], [*map(type, modules)]
+        self._own = dict(network.__dict__)
         # Identities stand in for what has been folded: there are many.
-        self._attributes = [m.__dict__ for m in modules if type(m) is not nn.Identity]
+        self._attributes = [m.__dict__ for m in self._below if type(m) is not nn.Identity]
         self._values = [*map(dict, self._attributes)]
         self._children = [m._modules for m in modules if m._modules]
         self._layers = [*map(dict, self._children)]
         self._hooks = [hooks for m in modules for hooks in (m._forward_hooks, m._forward_pre_hooks)]
-        self._owners = [tensors for m in modules for tensors in (m._parameters, m._buffers) if tensors]
+        owners: list[dict[str, Any]] = [tensors for m in modules for tensors in (m._parameters, m._buffers) if tensors]
+        self._owners = owners
         self._tensors = [*self._owned()]
-        self._packed: list[Any] = [m.weight for m in modules if "_kept" in m.__dict__]
+        packs = [m for m in modules if "_kept" in m.__dict__ and has_versions(m._parameters.get("weight"))]
+        self._packed: list[Any] = [m._parameters["weight"] for m in packs]
         self._packed_from = self._look_at_packed()
+        made = [m.__dict__["_kept"][1] for m in packs]
+        self._constants = [tensor for tensor in (*self._tensors, *made) if tensor is not None]
         self._is_known = self._follows_from_what_is_compared()
 
     def holds(self, network: nn.Module) -> bool:
-        """Whether it is of that network, and nothing in it has changed."""
-        return (
-            self._attributes[0] is network.__dict__  # A replica of nn.DataParallel's has the original's attributes.
-            and not any(self._hooks)
-            and all(map(operator.is_, self._owned(), self._tensors))
-            and self._children == self._layers
-            and self._attributes == self._values
-            and [*map(type, self._modules)] == self._types
-            and self._look_at_packed() == self._packed_from
-        )
+        """Whether nothing in the network has changed."""
+        try:
+            return (
+                network.__dict__ == self._own
+                and all(map(operator.is_, self._owned(), self._tensors))
+                and self._children == self._layers
+                and self._attributes == self._values
+                and [type(network), *map(type, self._below)] == self._types
+                and self._look_at_packed() == self._packed_from
+            )
+        except Exception:  # Attributes that are not the same and have no answer, as tensors.
+            return False
 
     def run(self, forward: Callable[[Tensor], Any], input: Tensor) -> Any:
         """``forward(input)``, of the network that it holds for."""
-        # Whoever has set a mode wants to see what is called as it is called.
-        watched = torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()
-        if not self._is_known or watched or type(input) is not Tensor or not input.is_cpu:
+        if not self._is_known or self._is_watched():
             return forward(input)
         key = input.shape, input.stride(), input.dtype, torch.is_inference_mode_enabled()
-        if key not in self._calls:
+        recorded = self._calls.get(key, _NOT_YET)
+        if recorded is _NOT_YET:
             if len(self._calls) >= _MOST:
                 self._calls.clear()
-            with _Recorder(input, self._constants()) as recorder:
+            with _Recorder(input, self._constants) as recorder:
                 result = forward(input)
             self._calls[key] = recorder.call(result)
             return result
-        recorded = self._calls[key]
         if recorded is not None:
             try:
                 return call(recorded, input)
@@ -99,17 +110,19 @@ class Program:
         versions, shapes = [weight._version for weight in packed], [weight.shape for weight in packed]
         return versions, shapes, [*map(Tensor.stride, packed)], [*map(Tensor.data_ptr, packed)]
 
-    def _constants(self) -> list[Tensor]:
-        kept = (m.__dict__["_kept"][1] for m in self._modules if "_kept" in m.__dict__)
-        return [tensor for tensor in (*self._tensors, *kept) if tensor is not None]
+    def _is_watched(self) -> bool:
+        """Whether somebody wants layers called: has hooked one, or set a mode."""
+        modes = torch._C._len_torch_dispatch_stack() or torch._C._len_torch_function_stack()
+        return bool(modes) or any(self._hooks) or _library.mode.name != "auto"
 
     def _follows_from_what_is_compared(self) -> bool:
-        own = (value for values in self._values for name, value in values.items() if name not in _EVERY)
+        every = (self._own, *self._values)
+        own = (value for values in every for name, value in values.items() if name not in _EVERY)
         return (
-            all(kind.__module__.startswith(_KNOWN) for kind in self._types)
-            and all(type(tensor) in (nn.Parameter, Tensor) for tensor in self._constants())
+            all(layer.__module__.startswith(_KNOWN) for layer in self._types)
+            and all(type(tensor) in (nn.Parameter, Tensor) for tensor in self._constants)
             and not any(isinstance(value, list | dict | set) for value in own)
-            and not any(map(dict.__contains__, self._attributes, repeat("forward")))
+            and not any("forward" in values for values in every)
         )
 
 
