@@ -172,7 +172,7 @@ def test_only_the_gradients_needed_are_computed(monkeypatch):
 @pytest.mark.parametrize("channels, kernel, groups", [(48, 1, 2), (48, 1, 1), (8, 3, 2), (24, 3, 2), (6, 3, 6)])
 def test_where_pytorch_is_called_the_result_is_the_same(channels, kernel, groups, dtype, layout, monkeypatch):
     monkeypatch.setattr(_library.mode, "name", "auto")
-    monkeypatch.setattr(importlib.import_module("fastcnn.ops.grouped_conv2d_shuffle"), "_HAS_BF16", True)
+    monkeypatch.setattr(importlib.import_module("fastcnn.ops.grouped_conv2d_shuffle"), "HAS_BF16", True)
     called = []
     monkeypatch.setattr(F, "conv2d", lambda *args, conv2d=F.conv2d: called.append(None) or conv2d(*args))
     bfloat16, channels_last = dtype == torch.bfloat16, layout == torch.channels_last
