@@ -39,7 +39,7 @@ asan: $(VENV)/env  ## the op tests over kernels built with AddressSanitizer and 
 	FASTCNN_SANITIZE=1 FASTCNN_NATIVE=1 FASTCNN_CUDA=0 $(RUN) setup.py -q build --build-base $(ASAN) --build-lib $(ASAN)/lib
 	for isa in baseline avx2 avx512; do \
 	  export FASTCNN_ISA=$$isa PYTHONPATH=$(CURDIR)/$(ASAN)/lib; \
-	  export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1; \
+	  export ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 FASTCNN_CACHE_MB=0; \
 	  (cd $(ASAN)/lib && LD_PRELOAD="$(PRELOAD)" $(abspath $(RUN)) -c "$(SANITIZED)") && \
 	  LD_PRELOAD="$(PRELOAD)" $(VENV)/bin/pytest -q -x --capture=sys -p no:cacheprovider tests/ops -m "not gpu and not slow" \
 	    -k "not opcheck and not compile and not export and not gradcheck and not vmap and not transforms" || exit 1; done

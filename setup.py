@@ -62,7 +62,11 @@ KERNEL_FLAGS = {"csrc/nms/nms_kernel.cpp": ["-ffp-contract=off"]}
 KERNELS = sorted(str(path) for path in Path("csrc").glob("*/*_kernel.cpp"))
 SOURCES = [
     "csrc/module.cpp",
-    *sorted(str(p) for pattern in ("*_cpu.cpp", "isa.cpp", "tensor.cpp") for p in Path("csrc").glob(f"*/{pattern}")),
+    *sorted(
+        str(p)
+        for pattern in ("*_cpu.cpp", "isa.cpp", "memory.cpp", "tensor.cpp")
+        for p in Path("csrc").glob(f"*/{pattern}")
+    ),
 ]
 
 CUDA_SOURCES = sorted(str(path) for path in Path("csrc").glob("*/*_cuda.cu"))

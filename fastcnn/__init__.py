@@ -3,7 +3,7 @@
 __version__ = "0.1.0"
 
 from fastcnn import models, nn, ops
-from fastcnn._backend import report
+from fastcnn._backend import empty_cache, report
 from fastcnn.ops._library import reference_mode
 
-__all__ = ["models", "nn", "ops", "reference_mode", "report"]
+__all__ = ["empty_cache", "models", "nn", "ops", "reference_mode", "report"]

@@ -25,6 +25,22 @@ inline Vec<A, N> activate(Vec<A, N> x) {
   return x;
 }
 
+// The gradient before the activation of x, from that after it.
+template <Activation kind, typename A, int N>
+inline Vec<A, N> activate_backward(Vec<A, N> grad, Vec<A, N> x) {
+  if constexpr (kind == Activation::relu) return x <= 0 ? Vec<A, N>{} : grad;
+  if constexpr (kind == Activation::relu6) return (x > 0) & (x < 6) ? grad : Vec<A, N>{};
+  if constexpr (kind == Activation::hardswish) {
+    const Vec<A, N> inner = grad * (divide_by<3>(x) + A(0.5)), below = x <= -3 ? Vec<A, N>{} : inner;
+    return x >= 3 ? grad : below;
+  }
+  if constexpr (kind == Activation::silu) {
+    const Vec<A, N> gate = 1 / (1 + exp(-x));
+    return grad * (gate * (1 + x * (1 - gate)));
+  }
+  return grad;
+}
+
 template <typename A, int N>
 inline Vec<A, N> activate(Activation kind, Vec<A, N> x) {
   switch (kind) {

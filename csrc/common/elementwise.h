@@ -15,6 +15,14 @@ void map(const Function& f, T* out, int64_t n, const In*... in) {
   for (int64_t i = 0; i < n; i += lanes) store_some<lanes>(out + i, f(load_some<lanes>(in + i, n - i)...), n - i);
 }
 
+// f(first, count) for every vector of [0, n); only the last may be of fewer than kStep elements.
+template <int kStep, typename F>
+[[gnu::always_inline]] inline void for_each_vector(int64_t n, const F& f) {
+  int64_t i = 0;
+  for (; i + kStep <= n; i += kStep) f(i, kStep);
+  if (i < n) f(i, n - i);
+}
+
 // min(max(x + 3, 0), 6), NaN kept.
 template <typename V>
 inline V shifted_relu6(V x) {

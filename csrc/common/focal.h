@@ -2,7 +2,7 @@
 
 // What the focal losses share (Lin et al. 2017, section 3.2).
 
-#include "math.h"
+#include "elementwise.h"
 
 namespace fastcnn {
 namespace FASTCNN_ISA {
@@ -37,14 +37,6 @@ struct Power {
 template <typename A, typename Body>
 inline auto with_modulation(A gamma, const Body& body) {
   return gamma == 2 ? body(Square<A>{}) : body(Power<A>{gamma});
-}
-
-// f(first, count) for every vector of [0, n); only the last may be of fewer than kStep elements.
-template <int kStep, typename F>
-[[gnu::always_inline]] inline void for_each_vector(int64_t n, const F& f) {
-  int64_t i = 0;
-  for (; i + kStep <= n; i += kStep) f(i, kStep);
-  if (i < n) f(i, n - i);
 }
 
 }  // namespace

@@ -1,23 +1,20 @@
 #include "tensor.h"
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "memory.h"
 
 namespace fastcnn {
 namespace {
 
-// Memory fresh from the system is mapped and cleared page by page on first touch, which for a large output takes longer
-// than the kernel that writes it; 2 MB pages make that several times cheaper. Below 32 MB malloc comes to keep what is
-// freed, and there is nothing to gain.
-void advise_huge_pages([[maybe_unused]] const Tensor& x) {
-#if defined(__linux__)
-  constexpr uintptr_t kHuge = 2 << 20, kMapped = 32 << 20;
-  const auto begin = (reinterpret_cast<uintptr_t>(x.const_data_ptr()) + kHuge - 1) & ~(kHuge - 1);
-  const auto end = (reinterpret_cast<uintptr_t>(x.const_data_ptr()) + x.numel() * x.element_size()) & ~(kHuge - 1);
-  // Best effort: a kernel without such pages refuses, and nothing is lost.
-  if (end + 2 * kHuge > begin + kMapped) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_HUGEPAGE);
-#endif
+// In memory that is kept for the results to come, where it is large; else none.
+std::optional<Tensor> large(const Tensor& like, torch::headeronly::IntHeaderOnlyArrayRef sizes,
+                            torch::headeronly::IntHeaderOnlyArrayRef strides) {
+  size_t bytes = like.element_size();
+  for (const int64_t size : sizes) bytes *= size_t(size);
+  if (bytes < kLeastKept || like.device().type() != torch::headeronly::DeviceType::CPU) return std::nullopt;
+  void* const at = take_memory(bytes);
+  if (at == nullptr) return std::nullopt;
+  return torch::stable::from_blob(at, sizes, strides, like.device(), like.scalar_type(),
+                                  [bytes](void* memory) { give_memory_back(memory, bytes); });
 }
 
 }  // namespace
@@ -59,22 +56,27 @@ Tensor laid_out_as(const Tensor& x, const Tensor& dense_like) {
 }
 
 Tensor empty_laid_out_as(const Tensor& x) {
-  Tensor out = torch::stable::empty_like(x);
-  advise_huge_pages(out);
-  return out;
+  // What torch.empty_like does with other strides is for it to say.
+  if (x.is_contiguous() || is_channels_last(x)) {
+    if (auto out = large(x, x.sizes(), x.strides())) return *out;
+  }
+  return torch::stable::empty_like(x);
 }
 
 Tensor empty_contiguous(const Tensor& x) {
-  Tensor out = torch::stable::empty(x.sizes(), x.scalar_type(), std::nullopt, x.device());
-  advise_huge_pages(out);
-  return out;
+  std::vector<int64_t> strides(size_t(x.dim()), 1);
+  for (int64_t d = x.dim() - 2; d >= 0; --d) strides[d] = strides[d + 1] * std::max<int64_t>(x.size(d + 1), 1);
+  if (auto out = large(x, x.sizes(), strides)) return *out;
+  return torch::stable::empty(x.sizes(), x.scalar_type(), std::nullopt, x.device());
 }
 
 Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last) {
-  Tensor out = torch::stable::empty({n, c, h, w}, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
-                                    channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
-  advise_huge_pages(out);
-  return out;
+  const std::array<int64_t, 4> sizes{n, c, h, w};
+  const std::array<int64_t, 4> strides = channels_last ? std::array<int64_t, 4>{h * w * c, 1, w * c, c}
+                                                       : std::array<int64_t, 4>{c * h * w, h * w, w, 1};
+  if (auto out = large(like, sizes, strides)) return *out;
+  return torch::stable::empty({n, c, h, w}, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
+                              channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);
 }
 
 }  // namespace fastcnn

@@ -33,8 +33,8 @@ Tensor contiguous_as(const Tensor& x, ScalarType dtype);
 // copy of which that is true. Elementwise kernels then run over memory, whatever the layout.
 Tensor laid_out_as(const Tensor& x, const Tensor& dense_like);
 
-// Of the sizes, dtype and device of `x`: in its layout as torch.empty_like has it, or contiguous. Large ones ask for
-// huge pages.
+// Of the sizes, dtype and device of `x`: in its layout as torch.empty_like has it, or contiguous. Large ones lie in
+// memory that is kept (memory.h).
 Tensor empty_laid_out_as(const Tensor& x);
 Tensor empty_contiguous(const Tensor& x);
 

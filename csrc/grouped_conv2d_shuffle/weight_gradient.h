@@ -99,12 +99,52 @@ void weight_gradient_planes(const Convolution& c, const T* x, const T* grad, T* 
   add_parts<T>(sums.data(), parts, channels, row, terms, to);
 }
 
+// Of a 1x1 convolution in NHWC of one group with many weights, which are summed block by block over all pixels: blocks
+// are tasks, and no sums are added up in the end.
+template <typename T>
+void weight_gradient_blocks(int64_t pixels, int64_t in, int64_t out, const T* x, const T* grad, T* to) {
+  using A = acc_t<T>;
+  constexpr int64_t kTile = 128, kRows = 256, kColumns = 192, kLeastTasks = 4;
+  // Rows a power of 2 apart would share few sets of the caches.
+  constexpr int64_t kGradRow = kRows + 16, kInputRow = kColumns + 16;
+  const int64_t across = (in + kColumns - 1) / kColumns;
+  const int64_t most_down = std::max<int64_t>(out / kGemmLanes, 1);
+  const int64_t down = std::max((out + kRows - 1) / kRows, std::min((kLeastTasks + across - 1) / across, most_down));
+  const std::vector<int64_t> b_rows = evenly_spaced(kTile, kInputRow), out_rows = evenly_spaced(kRows, kColumns);
+  const auto accumulate = FASTCNN_SELECT(gemm_accumulate<A>);
+  const auto widen = FASTCNN_SELECT(convert<T, A>);
+  const auto narrow = FASTCNN_SELECT(convert<A, T>);
+  torch::stable::parallel_for(0, down * across, 1, [&](int64_t begin, int64_t end) {
+    const auto grads = std::make_unique_for_overwrite<A[]>(kTile * kGradRow);
+    const auto from = std::make_unique<A[]>(kTile * kInputRow);  // Narrow blocks read past their columns.
+    const auto sums = std::make_unique_for_overwrite<A[]>(kRows * kColumns);
+    for (int64_t task = begin; task < end; ++task) {
+      const int64_t row = out * (task / across) / down, rows = out * (task / across + 1) / down - row;
+      const int64_t column = task % across * kColumns, columns = std::min(kColumns, in - column);
+      std::fill_n(sums.get(), rows * kColumns, A(0));
+      for (int64_t first = 0; first < pixels; first += kTile) {
+        const int64_t count = std::min(kTile, pixels - first);
+        for (int64_t p = 0; p < count; ++p) {
+          widen(grad + (first + p) * out + row, grads.get() + p * kGradRow, rows);
+          widen(x + (first + p) * in + column, from.get() + p * kInputRow, columns);
+        }
+        const Gemm<A> product{rows,          columns, count,   grads.get(),      1,              kGradRow, from.get(),
+                              b_rows.data(), nullptr, nullptr, Activation::none, out_rows.data()};
+        accumulate(product, sums.get());
+      }
+      for (int64_t r = 0; r < rows; ++r) narrow(sums.get() + r * kColumns, to + (row + r) * in + column, columns);
+    }
+  });
+}
+
 // Of a 1x1 convolution in NHWC. Channel i of group g of the gradient is its channel g * grad_group + i * grad_step.
 template <typename T>
 void weight_gradient_pixels(const PixelConvolution& c, const T* x, const T* grad, int64_t grad_group, int64_t grad_step,
                             T* to) {
   using A = acc_t<T>;
-  constexpr int64_t kTile = 128;
+  constexpr int64_t kTile = 128, kManyWeights = 100000;
+  if (c.groups == 1 && grad_step == 1 && c.in * c.out >= kManyWeights)
+    return weight_gradient_blocks(c.pixels, c.in, c.out, x, grad, to);
   const int64_t in = c.groups * c.in, out = c.groups * c.out;
   const int64_t tiles = (c.pixels + kTile - 1) / kTile, parts = std::min(tiles, kParts);
   const std::vector<int64_t> b_rows = evenly_spaced(kTile, in), out_rows = evenly_spaced(c.out, c.in);

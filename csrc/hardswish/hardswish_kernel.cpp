@@ -1,5 +1,6 @@
 #include "hardswish_kernel.h"
 
+#include "../common/activation.h"
 #include "../common/elementwise.h"
 
 namespace fastcnn {
@@ -17,9 +18,7 @@ struct Value {
 struct Gradient {
   template <typename V>
   V operator()(V grad, V x) const {
-    const V inner = grad * (divide_by<3>(x) + decltype(x[0] + 0)(0.5));
-    const V below = x <= -3 ? V{} : inner;
-    return x >= 3 ? grad : below;
+    return activate_backward<Activation::hardswish, Lane<V>, sizeof(V) / sizeof(Lane<V>)>(grad, x);
   }
 };
 

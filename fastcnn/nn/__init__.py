@@ -3,6 +3,7 @@
 from fastcnn.nn.blocks import ConvNormAct, ConvSequence, InvertedResidual, SqueezeExcite, conv2d
 from fastcnn.nn.fusing import fold_conv_norm
 from fastcnn.nn.layers import (
+    BatchNorm2d,
     ChannelShuffle,
     DepthwiseConv2d,
     GroupedConv2dShuffle,
@@ -10,6 +11,7 @@ from fastcnn.nn.layers import (
     Hardswish,
     LocalResponseNorm,
     MultiScaleRoIAlign,
+    PointwiseConv2d,
     ReLU6,
     RoIAlign,
     RoIPool,
@@ -21,6 +23,7 @@ from fastcnn.nn.residual import BasicBlock, Bottleneck
 
 __all__ = [
     "BasicBlock",
+    "BatchNorm2d",
     "Bottleneck",
     "ChannelShuffle",
     "ConvNormAct",
@@ -32,6 +35,7 @@ __all__ = [
     "InvertedResidual",
     "LocalResponseNorm",
     "MultiScaleRoIAlign",
+    "PointwiseConv2d",
     "ReLU6",
     "RoIAlign",
     "RoIPool",

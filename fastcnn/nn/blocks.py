@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from fastcnn import ops
-from fastcnn.nn.fused import FusedConv2d, FusedMean2d, is_hooked, runs_eagerly
+from fastcnn.nn.fused import FusedConv2d, FusedMean2d, is_hooked, runs_as_told, runs_eagerly
 from fastcnn.nn.fusing import fold_conv_norm
-from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardsigmoid
+from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardsigmoid, PointwiseConv2d
+from fastcnn.nn.norms import Steps
 from fastcnn.nn.plan import Plan
 
 ModuleFactory = Callable[..., nn.Module]
@@ -33,13 +34,17 @@ def make_divisible(channels: float, divisor: int = 8) -> int:
 
 
 def conv2d(in_channels: int, out_channels: int, kernel_size: Size, stride: Size = 1, **options: Any) -> nn.Conv2d:
-    """A convolution by the kernels that are made for it: depthwise, grouped, or PyTorch's own.
+    """A convolution by the kernels that are made for it: depthwise, grouped, 1x1, or PyTorch's own.
 
     Keys, results and ``options`` (padding, dilation, groups, bias, device, dtype) are :class:`torch.nn.Conv2d`'s.
     """
     groups = options.get("groups", 1)
     if groups == 1:
-        return nn.Conv2d(in_channels, out_channels, kernel_size, stride, **options)
+        pointwise = all(_pair(size) == (1, 1) for size in (kernel_size, stride)) and not any(
+            _pair(options.get("padding", 0))
+        )
+        kind = PointwiseConv2d if pointwise else nn.Conv2d
+        return kind(in_channels, out_channels, kernel_size, stride, **options)
     if groups == in_channels:
         return DepthwiseConv2d(in_channels, out_channels, kernel_size, stride, **options)
     return GroupedConv2dShuffle(in_channels, out_channels, kernel_size, stride, shuffle_groups=1, **options)
@@ -62,18 +67,25 @@ class ConvSequence(nn.Sequential):
         """The layers in a row; then ``residual``, if there is one, is added.
 
         Without gradients, convolutions that ``fuse()`` has prepared run together: 1x1, depthwise and 1x1 as one op.
+        A batch norm and the activation directly after it run as one op, :func:`fastcnn.ops.batch_norm`.
         """
         if runs_eagerly():
             plan = self.__dict__.get("_plan")
             if plan is None or not plan.holds(self):
                 plan = self.__dict__["_plan"] = Plan(self, _is_row)
             return plan.run(input, residual)
-        for layer in self:
+        for layer in self._steps() if runs_as_told() else self:
             input = layer(input)
         return input if residual is None else input + residual
 
+    def _steps(self) -> Sequence[Callable[[Tensor], Tensor]]:
+        kept = self.__dict__.get("_kept")
+        if kept is None or not kept.holds(self):
+            kept = self.__dict__["_kept"] = Steps(self)
+        return kept.steps  # type: ignore[no-any-return]
+
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_plan"}
+        return {name: value for name, value in self.__dict__.items() if name not in ("_plan", "_kept")}
 
 
 def _is_row(layer: Any) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from fastcnn.nn.blocks import ConvSequence, Size, _pair
+from fastcnn.nn.blocks import ConvSequence, Size, _pair, conv2d
 from fastcnn.nn.same import SamePool2d, conv2d_same, run_same
 
 EPS = 1e-3
@@ -45,7 +45,7 @@ class SeparableConv2d(nn.Module):
         super().__init__()
         options: dict[str, Any] = {"groups": in_channels, **factory}
         self.depthwise_conv2d = conv2d_same(in_channels, in_channels, kernel_size, stride, dilation, **options)
-        self.pointwise_conv2d = nn.Conv2d(in_channels, out_channels, 1, bias=False, **factory)
+        self.pointwise_conv2d = conv2d(in_channels, out_channels, 1, bias=False, **factory)
 
     def forward(self, input: Tensor) -> Tensor:
         return self.pointwise_conv2d(run_same(self.depthwise_conv2d, input))
@@ -164,7 +164,7 @@ class Pool:
             pool = nn.MaxPool2d(size, stride, padding)
         if in_channels == out_channels:
             return pool
-        conv = nn.Conv2d(in_channels, out_channels, 1, bias=False, **factory)
+        conv = conv2d(in_channels, out_channels, 1, bias=False, **factory)
         norm = nn.BatchNorm2d(out_channels, eps=EPS, **factory)
         return ConvSequence(OrderedDict(pool=pool, conv=conv, bn=norm))
 

@@ -39,19 +39,22 @@ def _onednn(name: str) -> Any:
 _onednn_conv2d, _onednn_pack = _onednn("_convolution_pointwise"), _onednn("_reorder_convolution_weight")
 
 
-def runs_eagerly() -> bool:
-    """Whether PyTorch just runs what it is told: no gradients, compiler, tracer, transform, autocast, global hook."""
+def runs_as_told() -> bool:
+    """Whether PyTorch just runs what it is told: no compiler, tracer, transform, global hook."""
     return (
         # First, as the compiler cannot trace the rest; it fuses what it sees.
         not torch.compiler.is_compiling()
-        and not torch.is_grad_enabled()
         and _library.mode.name != "reference"
         and not torch._C._is_tracing()
-        and not torch.is_autocast_enabled("cpu")
         and not torch._C._are_functorch_transforms_active()
         and forward_ad._current_level < 0
         and not _has_any_global_hook()
     )
+
+
+def runs_eagerly() -> bool:
+    """The same, and no gradients or autocast."""
+    return runs_as_told() and not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
 
 
 def takes(input: Tensor, dim: int, channels: int) -> bool:

@@ -10,7 +10,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastcnn.nn.fused import FusedConv2d, FusedLinear, FusedMean2d
 from fastcnn.nn.grouped import FusedGroupedConv2d
-from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardswish, ReLU6
+from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, PointwiseConv2d
+from fastcnn.nn.norms import ACTIVATION_OF
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -41,18 +42,10 @@ def _descendant(module: nn.Module, path: str) -> Any:
         return None
 
 
-# What a convolution's kernel does to its result. By exact type: a subclass may compute something else.
-_ANY: dict[type, str] = {
-    nn.ReLU: "relu",
-    nn.ReLU6: "relu6",
-    ReLU6: "relu6",
-    nn.Hardswish: "hardswish",
-    Hardswish: "hardswish",
-    nn.SiLU: "silu",
-}
+# What a convolution's kernel does to its result.
 _ABSORBED: dict[type, dict[type, str]] = {
-    DepthwiseConv2d: _ANY,
-    FusedConv2d: _ANY,
+    DepthwiseConv2d: ACTIVATION_OF,
+    FusedConv2d: ACTIVATION_OF,
     GroupedConv2dShuffle: {nn.ReLU: "relu"},
     FusedGroupedConv2d: {nn.ReLU: "relu"},
 }
@@ -90,7 +83,8 @@ def fold_conv_norm(model: M) -> M:
 
     An ``nn.Identity`` takes the place of each, so the state dict has no keys of the norm any more. Outputs are those
     of eval mode up to rounding. Norms that depend on the batch (no running statistics) or are no batch norms stay,
-    and so do those behind a convolution that activates or shuffles by itself. Calling it again is a no-op.
+    and so do those that activate by themselves and those behind a convolution that activates or shuffles by itself.
+    Calling it again is a no-op.
 
     Raises:
         RuntimeError: a norm to be folded is in training mode; nothing has been folded then.
@@ -99,15 +93,15 @@ def fold_conv_norm(model: M) -> M:
     for path, module in model.named_modules():
         for conv_name, *after in getattr(module, "conv_chains", ()):
             conv = _descendant(module, conv_name)
-            if conv is None or not after or _does_more(conv):
+            norm = _descendant(module, after[0]) if after else None
+            if conv is None or norm is None or _does_more(conv) or _does_more(norm):
                 continue
-            norm = _descendant(module, after[0])
             if isinstance(norm, _BatchNorm) and norm.running_var is not None and norm.training:
                 name = f"{path}.{after[0]}".lstrip(".")
                 raise RuntimeError(f"fuse() needs eval mode, but {name!r} is training: call .eval() first")
             chains.append((module, conv, after))
     for layer in model.modules():
-        if type(layer) is nn.Conv2d and layer.groups == 1 and layer.padding_mode == "zeros":
+        if type(layer) in (nn.Conv2d, PointwiseConv2d) and layer.groups == 1 and layer.padding_mode == "zeros":
             layer.__class__ = FusedConv2d
         elif type(layer) is nn.Linear:
             layer.__class__ = FusedLinear

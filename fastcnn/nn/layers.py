@@ -13,6 +13,53 @@ from torch import Tensor, nn
 from fastcnn import ops
 
 
+class BatchNorm2d(nn.BatchNorm2d):
+    """:class:`torch.nn.BatchNorm2d` with the activation that follows it, on :func:`fastcnn.ops.batch_norm`.
+
+    Constructor, with one keyword more, keys and running statistics are those of the twin: (N, C, H, W), channels_last
+    kept. Errors, dtypes and determinism are those of the op. Source: Ioffe and Szegedy, Batch Normalization, ICML 2015.
+
+    Args:
+        activation: None, "relu", "relu6", "hardswish" or "silu", applied to the result.
+    """
+
+    def __init__(self, *args: Any, activation: str | None = None, **kwargs: Any) -> None:
+        if activation not in (None, "relu", "relu6", "hardswish", "silu"):
+            raise ValueError(f"BatchNorm2d: no such activation: {activation!r}")
+        super().__init__(*args, **kwargs)
+        self.activation = activation
+
+    def forward(self, input: Tensor) -> Tensor:
+        return normalize(self, input, self.activation)
+
+    def extra_repr(self) -> str:
+        return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
+
+
+def normalize(norm: nn.BatchNorm2d, input: Tensor, activation: str | None) -> Tensor:
+    """What :class:`torch.nn.BatchNorm2d` does, and then the activation, on :func:`fastcnn.ops.batch_norm`."""
+    norm._check_input_dim(input)
+    mean, variance, momentum, training = norm.running_mean, norm.running_var, norm.momentum, norm.training
+    if training and not norm.track_running_stats:
+        mean = variance = None
+    elif training and norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+        if momentum is None:  # The average of all batches.
+            momentum = 1.0 / float(norm.num_batches_tracked)
+    batch = training or (mean is None and variance is None)
+    return ops.batch_norm(
+        input,
+        mean,
+        variance,
+        norm.weight,
+        norm.bias,
+        batch,
+        0.0 if momentum is None else momentum,
+        norm.eps,
+        activation,
+    )
+
+
 class ChannelShuffle(nn.ChannelShuffle):
     """Takes the channels of all groups in turn, on :func:`fastcnn.ops.channel_shuffle`.
 
@@ -212,6 +259,20 @@ class MultiScaleRoIAlign(nn.Module):
         return (
             f"featmap_names={self.featmap_names}, output_size={self.output_size}, sampling_ratio={self.sampling_ratio}"
         )
+
+
+class PointwiseConv2d(nn.Conv2d):
+    """1x1 :class:`torch.nn.Conv2d` of one group on :func:`fastcnn.ops.pointwise_conv2d`, with its constructor and keys.
+
+    (N, C, H, W) to (N, out_channels, H, W). Errors, dtypes, layouts and determinism are those of the op; under
+    ``torch.compile``, which fuses what it sees, and for single images (C, H, W) it is PyTorch's convolution. Source:
+    Howard et al., MobileNets, 2017, section 3.1.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if torch.compiler.is_compiling() or input.dim() != 4 or input.is_contiguous():
+            return super().forward(input)
+        return ops.pointwise_conv2d(input, self.weight, self.bias)
 
 
 class ReLU6(nn.ReLU6):

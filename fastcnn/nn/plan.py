@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastcnn.nn.fused import FusedConv2d, bias_of, call, is_hooked, is_map, out_size, paddings, takes
 from fastcnn.nn.grouped import FusedGroupedConv2d
 from fastcnn.nn.layers import DepthwiseConv2d
+from fastcnn.nn.norms import norm_act_at_start
 from fastcnn.ops._convolutions import ACTIVATIONS
 from fastcnn.ops._inverted_residual import op
 from fastcnn.ops.pointwise_conv2d import pack
@@ -36,8 +37,13 @@ class Plan:
         self._steps: list[Step] = []
         while layers:
             # Whoever hooks a layer wants it called.
-            count = 0 if self._is_hooked() else _length_of_block(layers)
-            self._steps.append(_Block(layers[:count]) if count else _step(layers[0]))
+            hooked = self._is_hooked()
+            count = 0 if hooked else _length_of_block(layers)
+            step: Step | None = _Block(layers[:count]) if count else None
+            if step is None and not hooked:
+                norm_act, count = norm_act_at_start(layers)
+                step = None if norm_act is None else _plus_residual(norm_act)
+            self._steps.append(_step(layers[0]) if step is None else step)
             del layers[: count or 1]
 
     def _leaves(self, row: nn.Module, is_row: Callable[[Any], bool]) -> Iterator[nn.Module]:
@@ -73,6 +79,14 @@ class Plan:
         if self._steps:
             return self._steps[-1](input, residual)
         return input if residual is None else input + residual
+
+
+def _plus_residual(step: Callable[[Tensor], Tensor]) -> Step:
+    def run(input: Tensor, residual: Tensor | None) -> Tensor:
+        result = step(input)
+        return result if residual is None else result + residual
+
+    return run
 
 
 def _step(layer: nn.Module) -> Step:

@@ -1,5 +1,6 @@
 """The ops: functions of tensors, with the signatures torch and torchvision give them."""
 
+from fastcnn.ops.batch_norm import batch_norm
 from fastcnn.ops.batched_nms import batched_nms
 from fastcnn.ops.batched_nms_padded import batched_nms_padded
 from fastcnn.ops.channel_shuffle import channel_shuffle
@@ -18,6 +19,7 @@ from fastcnn.ops.softmax_focal_loss import softmax_focal_loss
 from fastcnn.ops.squeeze_excite import squeeze_excite
 
 __all__ = [
+    "batch_norm",
     "batched_nms",
     "batched_nms_padded",
     "channel_shuffle",

@@ -159,8 +159,9 @@ _pack_op = _library.define(
 
 def _setup_context(ctx, inputs, output):
     input, weight, bias, residual, activation, _ = inputs
-    from_result = activation in FROM_RESULT
-    ctx.save_for_backward(input, weight, *((output,) if from_result else (bias, residual)))
+    # Without an activation nothing of the result is needed: what comes next may change it in place.
+    rest = () if activation == 0 else (output,) if activation in FROM_RESULT else (bias, residual)
+    ctx.save_for_backward(input, weight, *rest)
     ctx.activation = activation
 
 
@@ -170,7 +171,8 @@ def _backward(ctx, grad):
         # In float32, as in the forward pass nothing was rounded before the activation.
         grad, input, weight, *rest = in_float32(grad, input, weight, *rest)
         rest = [_library.call_backward(_op, input, weight, *rest, 0, None)]
-    grad = activation_backward(ctx.activation, grad, rest[0])
+    if ctx.activation:
+        grad = activation_backward(ctx.activation, grad, rest[0])
     window, needs = ([1, 1], [0, 0], [1, 1], 1, 1), ctx.needs_input_grad
     last = suggest_memory_format(input) == torch.channels_last
     grads = (

@@ -107,7 +107,7 @@ def prepare_network(
 def plain_torch(model: nn.Module) -> nn.Module:
     """A copy in which every layer of ``fastcnn.nn`` is its ``torch.nn`` twin: what people run without this library.
 
-    Squeeze-and-excitation runs layer by layer.
+    Squeeze-and-excitation runs layer by layer, and so do batch norms and activations.
 
     Raises:
         TypeError: a layer that has no twin there, as one that also activates or shuffles has none.
@@ -120,8 +120,8 @@ def plain_torch(model: nn.Module) -> nn.Module:
             if twin is nn.Module or does_more:
                 raise TypeError(f"{path}: {type(module).__name__} has no twin in torch.nn")
             module.__class__ = twin
-        elif isinstance(module, SqueezeExcite):
-            module.as_one_op = False
+        if isinstance(module, (SqueezeExcite, nn.BatchNorm2d)):
+            module.as_one_op = False  # type: ignore[assignment]
     return model
 
 

@@ -5,6 +5,7 @@ import importlib
 import pytest
 import torch
 import torch.nn.functional as F
+from threads import threads
 
 from fastcnn import ops
 from fastcnn.ops import _library
@@ -32,6 +33,36 @@ def test_packed_weights_give_the_same_bits(filters, dtype):
             ops.pointwise_conv2d(x, weight, bias, "silu", packed=module.pack(weight)),
             ops.pointwise_conv2d(x, weight, bias, "silu"),
         )
+
+
+def test_what_follows_may_work_in_place():
+    x, weight, bias = problem(9, 20)
+    x.requires_grad_()
+    ops.pointwise_conv2d(x, weight, bias).relu_().sum().backward()
+    found, x.grad = x.grad, None
+    F.conv2d(x, weight, bias).relu().sum().backward()
+    torch.testing.assert_close(found, x.grad)
+
+
+def weight_gradient(x, weight):
+    weight = weight.detach().requires_grad_()
+    with _library.kernel_mode():
+        ops.pointwise_conv2d(x, weight).square().sum().backward()
+    return weight.grad
+
+
+# The last block of columns is as wide as others, narrower than a vector, or a vector; rows are no multiple of a tile.
+@pytest.mark.parametrize("channels, filters", [(384, 261), (195, 520), (208, 999)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_gradient_of_many_weights(channels, filters, dtype):
+    x, weight, _ = problem(channels, filters, 9, dtype)
+    wanted = weight_gradient(x.double(), weight.double())
+    found = weight_gradient(x, weight)
+    limit = {torch.float32: 1e-5, torch.float64: 1e-13, torch.bfloat16: 2e-2}[dtype]
+    assert (found - wanted).abs().max() <= limit * wanted.abs().max()
+    for count in (1, 3):
+        with threads(count):
+            assert torch.equal(weight_gradient(x, weight), found)
 
 
 @pytest.mark.parametrize("filters", [1, 15, 16])

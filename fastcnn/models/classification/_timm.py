@@ -89,10 +89,10 @@ class TimmBlock(ConvSequence):
             convs["conv_exp"] = nn.Conv2d(channels, width, kernel, stride, **same)
         else:
             if table.kind == "inverted":
-                convs["conv_pw"] = nn.Conv2d(channels, width, 1, **options)
+                convs["conv_pw"] = conv2d(channels, width, 1, **options)
             convs["conv_dw"] = conv2d(width, width, kernel, stride, groups=width, **same)
         spatial = next(reversed(convs))
-        convs["conv_pw" if table.kind == "separable" else "conv_pwl"] = nn.Conv2d(width, table.out, 1, **options)
+        convs["conv_pw" if table.kind == "separable" else "conv_pwl"] = conv2d(width, table.out, 1, **options)
         layers: dict[str, nn.Module] = {}
         for index, (name, conv) in enumerate(convs.items(), 1):
             layers[name] = conv
@@ -134,7 +134,7 @@ class TimmNet(PooledNet):
             name = f"blocks.{len(self.blocks)}"
             self.blocks.append(blocks)
             chain.append(Feature(name, channels, stride, (name,)))
-        self.conv_head = nn.Conv2d(channels, row.head, 1, bias=False, **factory)
+        self.conv_head = conv2d(channels, row.head, 1, bias=False, **factory)
         self.bn2 = nn.BatchNorm2d(row.head, **factory)
         self.act2 = row.act(inplace=True)
         chain.append(Feature("head", row.head, stride, ("conv_head", "bn2", "act2")))

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._registry import register
+from fastcnn.nn.blocks import conv2d
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +78,7 @@ class DenseLayer(nn.Module):
         width = row.bottleneck * row.growth_rate
         self.norm1 = nn.BatchNorm2d(in_channels, **factory)
         self.relu = nn.ReLU(inplace=True)
-        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False, **factory)
+        self.conv1 = conv2d(in_channels, width, 1, bias=False, **factory)
         self.norm2 = nn.BatchNorm2d(width, **factory)
         self.conv2 = nn.Conv2d(width, row.growth_rate, 3, padding=1, bias=False, **factory)
         self.dropout = row.dropout
@@ -148,7 +149,7 @@ class DenseNet(ConvNet):
                 transition = OrderedDict[str, nn.Module](
                     norm=nn.BatchNorm2d(channels, **factory),
                     relu=nn.ReLU(inplace=True),
-                    conv=nn.Conv2d(channels, kept, 1, bias=False, **factory),
+                    conv=conv2d(channels, kept, 1, bias=False, **factory),
                     pool=nn.AvgPool2d(2),
                 )
                 self.features.add_module(f"transition{index - 1}", nn.Sequential(transition))

@@ -83,13 +83,13 @@ class MnasBlock(nn.Module):
         options: dict[str, Any] = {"bias": False, **factory}
         width = in_channels * expansion
         self.layers = ConvSequence(
-            nn.Conv2d(in_channels, width, 1, **options),
+            conv2d(in_channels, width, 1, **options),
             norm(width, **factory),
             nn.ReLU(inplace=True),
             conv2d(width, width, kernel_size, stride, padding=kernel_size // 2, groups=width, **options),
             norm(width, **factory),
             nn.ReLU(inplace=True),
-            nn.Conv2d(width, out_channels, 1, **options),
+            conv2d(width, out_channels, 1, **options),
             norm(out_channels, **factory),
         )
         self.use_shortcut = stride == 1 and in_channels == out_channels
@@ -123,7 +123,7 @@ class MnasNet(ConvNet):
             conv2d(stem, stem, 3, padding=1, groups=stem, **options),
             norm(stem, **factory),
             nn.ReLU(inplace=True),
-            nn.Conv2d(stem, channels, 1, **options),
+            conv2d(stem, channels, 1, **options),
             norm(channels, **factory),
         ]
         chain = [
@@ -142,7 +142,7 @@ class MnasNet(ConvNet):
             name = f"layers.{len(layers)}"
             layers.append(blocks)
             chain.append(Feature(name, channels, stride, (name,)))
-        layers += [nn.Conv2d(channels, 1280, 1, **options), norm(1280, **factory), nn.ReLU(inplace=True)]
+        layers += [conv2d(channels, 1280, 1, **options), norm(1280, **factory), nn.ReLU(inplace=True)]
         chain.append(Feature("layers.16", 1280, stride, ("layers.14", "layers.15", "layers.16")))
         self.layers = ConvSequence(*layers)
         self.feature_chain = tuple(chain)

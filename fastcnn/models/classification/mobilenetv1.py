@@ -66,7 +66,7 @@ def _separable(channels: int, out: int, stride: int, row: MobileNetV1Row, **fact
         "conv_dw": conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False, **factory),
         "bn1": nn.BatchNorm2d(channels, **factory),
         "act1": row.act(inplace=True),
-        "conv_pw": nn.Conv2d(channels, out, 1, bias=False, **factory),
+        "conv_pw": conv2d(channels, out, 1, bias=False, **factory),
         "bn2": nn.BatchNorm2d(out, **factory),
         "act2": row.act(inplace=True),
     }

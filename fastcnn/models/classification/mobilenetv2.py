@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._registry import register
-from fastcnn.nn.blocks import ConvNormAct, ConvSequence, make_divisible
+from fastcnn.nn.blocks import ConvNormAct, ConvSequence, conv2d, make_divisible
 from fastcnn.nn.init import init_weights
 from fastcnn.nn.layers import ReLU6
 
@@ -79,7 +79,7 @@ class LinearBottleneck(nn.Module):
         self.conv = ConvSequence(
             *layers,
             ConvNormAct(width, width, 3, stride, groups=width, act=ReLU6, **factory),
-            nn.Conv2d(width, out_channels, 1, bias=False, **factory),
+            conv2d(width, out_channels, 1, bias=False, **factory),
             nn.BatchNorm2d(out_channels, **factory),
         )
         self.use_shortcut = stride == 1 and in_channels == out_channels

@@ -34,10 +34,10 @@ class FlatBottleneck(ConvSequence):
         options: dict[str, Any] = {"bias": False, "device": device, "dtype": dtype}
         width = in_channels * expansion
         depthwise = conv2d(width, width, 3, stride, padding=1, groups=width, **options)
-        project = nn.Conv2d(width, out_channels, 1, **options)
+        project = conv2d(width, out_channels, 1, **options)
         convs = {"conv_dw": depthwise, "conv_pw": project}
         if expansion != 1:
-            expand = nn.Conv2d(in_channels, width, 1, **options)
+            expand = conv2d(in_channels, width, 1, **options)
             convs = {"conv_pw": expand, "conv_dw": depthwise, "conv_pwl": project}
         layers: dict[str, nn.Module] = {}
         for index, (name, conv) in enumerate(convs.items(), 1):
@@ -78,7 +78,7 @@ class MobileNetV2Timm(PooledNet):
             self.blocks.append(blocks)
             chain.append(Feature(name, channels, stride, (name,)))
         last = make_divisible(1280 * max(1.0, row.width_mult))
-        self.conv_head = nn.Conv2d(channels, last, 1, bias=False, **factory)
+        self.conv_head = conv2d(channels, last, 1, bias=False, **factory)
         self.bn2 = nn.BatchNorm2d(last, **factory)
         self.act2 = ReLU6(inplace=True)
         chain.append(Feature("head", last, stride, ("conv_head", "bn2", "act2")))

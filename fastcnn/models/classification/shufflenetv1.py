@@ -90,7 +90,7 @@ class ShuffleUnit(nn.Module):
         first_groups = groups if first_groups is None else first_groups
         layers: dict[str, nn.Module] = {}
         if groups == 1:
-            layers["conv1"] = nn.Conv2d(in_channels, width, 1, bias=False, **factory)
+            layers["conv1"] = conv2d(in_channels, width, 1, bias=False, **factory)
         else:
             options: dict[str, Any] = {"groups": first_groups, "shuffle_groups": 1, "bias": False}
             layers["conv1"] = GroupedConv2dShuffle(in_channels, width, 1, **options, **factory)

@@ -48,7 +48,7 @@ def _separable(channels: int, out: int, stride: int, **factory: Any) -> list[nn.
     return [
         conv2d(channels, channels, 3, stride, padding=1, groups=channels, bias=False, **factory),
         nn.BatchNorm2d(channels, **factory),
-        nn.Conv2d(channels, out, 1, bias=False, **factory),
+        conv2d(channels, out, 1, bias=False, **factory),
         nn.BatchNorm2d(out, **factory),
         nn.ReLU(inplace=True),
     ]
@@ -76,7 +76,7 @@ class ShuffleUnitV2(nn.Module):
         seen = half if stride == 1 else in_channels
         self.branch1 = None if stride == 1 else ConvSequence(*_separable(in_channels, half, stride, **factory))
         self.branch2 = ConvSequence(
-            nn.Conv2d(seen, half, 1, bias=False, **factory),
+            conv2d(seen, half, 1, bias=False, **factory),
             nn.BatchNorm2d(half, **factory),
             nn.ReLU(inplace=True),
             *_separable(half, half, stride, **factory),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
+from fastcnn.nn.blocks import conv2d
 from fastcnn.nn.fused import is_hooked, side_by_side
 
 
@@ -68,9 +69,9 @@ class Fire(nn.Module):
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         squeeze, expand1x1, expand3x3 = widths
         out_channels = expand1x1 + expand3x3
-        self.squeeze = nn.Conv2d(in_channels, squeeze, 1, **factory)
+        self.squeeze = conv2d(in_channels, squeeze, 1, **factory)
         self.squeeze_activation = nn.ReLU(inplace=True)
-        self.expand1x1 = nn.Conv2d(squeeze, expand1x1, 1, **factory)
+        self.expand1x1 = conv2d(squeeze, expand1x1, 1, **factory)
         self.expand1x1_activation = nn.ReLU(inplace=True)
         self.expand3x3 = nn.Conv2d(squeeze, expand3x3, 3, padding=1, **factory)
         self.expand3x3_activation = nn.ReLU(inplace=True)
@@ -78,7 +79,7 @@ class Fire(nn.Module):
         if bypass is not None and in_channels == out_channels:
             self.bypass = nn.Identity()
         elif bypass == "complex":
-            self.bypass = nn.Conv2d(in_channels, out_channels, 1, **factory)
+            self.bypass = conv2d(in_channels, out_channels, 1, **factory)
 
     conv_chains = tuple((name, f"{name}_activation") for name in ("squeeze", "expand1x1", "expand3x3"))
 
@@ -123,7 +124,7 @@ class SqueezeNet(ConvNet):
         self.feature_chain = tuple(chain)
         self.classifier = nn.Sequential(
             nn.Dropout(row.dropout),
-            nn.Conv2d(channels, row.num_classes, 1, **factory),
+            conv2d(channels, row.num_classes, 1, **factory),
             nn.ReLU(inplace=True),
             nn.AdaptiveAvgPool2d(1),
         )

@@ -32,7 +32,7 @@ class SeparableConv2d(ConvSequence):
 
     def __init__(self, in_channels: int, out_channels: int, **factory: Any) -> None:
         depthwise = conv2d(in_channels, in_channels, 3, padding=1, groups=in_channels, bias=False, **factory)
-        pointwise = nn.Conv2d(in_channels, out_channels, 1, bias=False, **factory)
+        pointwise = conv2d(in_channels, out_channels, 1, bias=False, **factory)
         super().__init__(OrderedDict(conv1=depthwise, pointwise=pointwise))
 
 

@@ -1,0 +1,99 @@
+"""Batch norms that run together with the activation after them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from fastcnn.nn.fused import is_hooked, runs_as_told
+from fastcnn.nn.layers import BatchNorm2d, Hardswish, ReLU6, normalize
+
+# What kernels can do to a result. By exact type: a subclass may compute something else.
+ACTIVATION_OF: dict[type, str] = {
+    nn.ReLU: "relu",
+    nn.ReLU6: "relu6",
+    ReLU6: "relu6",
+    nn.Hardswish: "hardswish",
+    Hardswish: "hardswish",
+    nn.SiLU: "silu",
+}
+_NORMS = (nn.BatchNorm2d, BatchNorm2d)
+
+
+def _is_watched(layer: Any) -> bool:
+    """Whether somebody wants to hear of its calls, or of gradients."""
+    return bool(is_hooked(layer) or layer._backward_hooks or layer._backward_pre_hooks)
+
+
+def _is_norm(layer: nn.Module) -> bool:
+    # Of a layer that is to stay PyTorch's, ``as_one_op`` is False.
+    return type(layer) in _NORMS and layer.__dict__.get("as_one_op", True) and not _is_watched(layer)
+
+
+def _follows(norm: nn.Module, layer: nn.Module) -> bool:
+    return type(layer) in ACTIVATION_OF and not getattr(norm, "activation", None) and not _is_watched(layer)
+
+
+def _takes(input: Tensor) -> bool:
+    return type(input) is Tensor and input.is_cpu and input.dim() == 4
+
+
+class NormAct:
+    """A batch norm and the activation after it, if there is one, as one op."""
+
+    def __init__(self, norm: nn.BatchNorm2d, act: nn.Module | None) -> None:
+        self._norm, self._act = norm, act
+        self._activation = getattr(norm, "activation", None) if act is None else ACTIVATION_OF[type(act)]
+
+    def __call__(self, input: Tensor) -> Tensor:
+        if _takes(input):
+            return normalize(self._norm, input, self._activation)
+        result = self._norm(input)
+        return result if self._act is None else self._act(result)  # type: ignore[no-any-return]
+
+
+def norm_act_at_start(layers: Sequence[nn.Module]) -> tuple[NormAct | None, int]:
+    """The step that a batch norm with which the layers begin makes, and of how many layers; else None and 0."""
+    norm = layers[0]
+    if not _is_norm(norm):
+        return None, 0
+    act = layers[1] if len(layers) > 1 and _follows(norm, layers[1]) else None
+    return NormAct(norm, act), 1 if act is None else 2  # type: ignore[arg-type]
+
+
+def norm_act(norm: nn.Module, act: nn.Module, input: Tensor) -> Tensor:
+    """``act(norm(input))``, as one op where that computes it."""
+    if _is_norm(norm) and _follows(norm, act) and _takes(input) and runs_as_told():
+        return normalize(norm, input, ACTIVATION_OF[type(act)])  # type: ignore[arg-type]
+    return act(norm(input))  # type: ignore[no-any-return]
+
+
+class Steps:
+    """How a row of layers runs one by one, batch norms with what follows them; for as long as it ``holds``."""
+
+    def __init__(self, row: nn.Module) -> None:
+        self._modules = row._modules
+        self._layers = tuple(row._modules.values())
+        self._hooks: list[dict[int, Any]] = []
+        self._attributes: list[dict[str, Any]] = []
+        self.steps: list[Callable[[Tensor], Tensor]] = []
+        layers: list[Any] = list(self._layers)
+        while layers:
+            step, count = norm_act_at_start(layers)
+            for layer in layers[:count]:
+                self._hooks += (layer._forward_hooks, layer._forward_pre_hooks)
+                self._hooks += (layer._backward_hooks, layer._backward_pre_hooks)
+                self._attributes.append(layer.__dict__)
+            self.steps.append(layers[0] if step is None else step)
+            del layers[: count or 1]
+
+    def holds(self, row: nn.Module) -> bool:
+        """Whether the layers are those that they were, and nobody wants to hear of the calls that are left out."""
+        return (
+            self._modules is row._modules  # A replica of nn.DataParallel's gets the attributes of the original.
+            and tuple(self._modules.values()) == self._layers
+            and not any(self._hooks)
+            and not any("forward" in attributes for attributes in self._attributes)
+        )
