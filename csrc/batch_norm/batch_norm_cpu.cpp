@@ -18,7 +18,7 @@ constexpr int64_t kMostWidth = 4096;    // And at most, lest sums leave the firs
 constexpr int64_t kRows = 64;           // What rows of a part are a multiple of: the kernels' block.
 constexpr int64_t kParts = 32;          // At most, however many threads there are.
 constexpr int64_t kGrain = 1 << 14;     // Elements a thread must have for a second one to pay.
-constexpr int64_t kStreamed = 8 << 20;  // Bytes of a result that caches do not hold until somebody reads it.
+constexpr int64_t kStreamed = 4 << 20;  // Bytes of a result that caches do not hold until somebody reads it.
 
 // A tensor in parts, the same whatever the number of threads: runs of rows, each of `repeat` pixels whose channels lie
 // together, and at last the pixels left over; or its planes. What is known of a channel comes as vectors over all
