@@ -85,13 +85,20 @@ void row_moments(const T* x, const BatchNormRows& part, acc_t<T>* scratch, doubl
   }
 }
 
-// The sum of the lanes, in double.
+// The sum of all lanes, those of one vector in double.
 template <typename V>
-inline double total(V v) {
-  double sum = 0;
-  for (size_t i = 0; i < sizeof v / sizeof v[0]; ++i) sum += v[i];
-  return sum;
+inline double total(const V (&sums)[kSums]) {
+  constexpr int lanes = sizeof(V) / sizeof(Lane<V>);
+  const V sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  double wide[lanes];
+  for (int i = 0; i < lanes; ++i) wide[i] = sum[i];
+  for (int half = lanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) wide[i] += wide[i + half];
+  return wide[0];
 }
+
+template <typename A>
+constexpr A kOnes[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
 template <typename T>
 void run_moments(const T* x, int64_t n, double& mean, double& square) {
@@ -104,15 +111,13 @@ void run_moments(const T* x, int64_t n, double& mean, double& square) {
     Vec<A, lanes> sum[kSums] = {}, squares[kSums] = {};
     for_each_vector<lanes>(size, [&](int64_t i, int64_t count) INLINE {
       auto d = load_some<lanes>(x + done + i, count) - near;
-      if (count < lanes)
-        for (int64_t j = count; j < lanes; ++j) d[j] = 0;
+      if (count < lanes) d *= load_some<lanes>(kOnes<A>, count);
       const int64_t k = i / lanes % kSums;
       sum[k] += d;
       squares[k] += d * d;
     });
-    double s = 0, q = 0, m, r;
-    for (int k = 0; k < kSums; ++k) s += total(sum[k]), q += total(squares[k]);
-    moments_of(double(size), near, s, q, m, r);
+    double m, r;
+    moments_of(double(size), near, total(sum), total(squares), m, r);
     if (done == 0)
       mean = m, square = r;
     else
@@ -185,7 +190,8 @@ void run_sums(const T* grad, const T* x, int64_t n, const BatchNormFactors<acc_t
       s[k] += g;
       p[k] += g * (v - *factors.mean);
     });
-    for (int k = 0; k < kSums; ++k) sum += total(s[k]), product += total(p[k]);
+    sum += total(s);
+    product += total(p);
   }
 }
 
@@ -246,8 +252,8 @@ void batch_norm_merge(double n, double* __restrict mean, double* __restrict squa
 template <typename T>
 void batch_norm_forward(const T* x, const BatchNormRows& part, const BatchNormFactors<acc_t<T>>& factors,
                         Activation kind, bool streams, T* y) {
-#define CALL(a)                                                                            \
-  part.width == 1 ? forward<Activation::a, true>(x, part, factors, streams, y)             \
+#define CALL(a)                                                                \
+  part.width == 1 ? forward<Activation::a, true>(x, part, factors, streams, y) \
                   : forward<Activation::a, false>(x, part, factors, streams, y)
   FOR_EACH_ACTIVATION(CALL)
 #undef CALL
@@ -256,8 +262,8 @@ void batch_norm_forward(const T* x, const BatchNormRows& part, const BatchNormFa
 template <typename T>
 void batch_norm_sums(const T* grad, const T* x, const BatchNormRows& part, const BatchNormFactors<acc_t<T>>& factors,
                      Activation kind, acc_t<T>* scratch, double* sum, double* product) {
-#define CALL(a)                                                                                  \
-  part.width == 1 ? run_sums<Activation::a>(grad, x, part.rows, factors, *sum, *product)         \
+#define CALL(a)                                                                          \
+  part.width == 1 ? run_sums<Activation::a>(grad, x, part.rows, factors, *sum, *product) \
                   : row_sums<Activation::a>(grad, x, part, factors, scratch, sum, product)
   FOR_EACH_ACTIVATION(CALL)
 #undef CALL
@@ -265,21 +271,21 @@ void batch_norm_sums(const T* grad, const T* x, const BatchNormRows& part, const
 
 template <typename T>
 void batch_norm_backward(const T* grad, const T* x, const BatchNormRows& part,
-                         const BatchNormFactors<acc_t<T>>& factors, Activation kind, bool streams, T* grad_x) {
+                         const BatchNormFactors<acc_t<T>>& factors, Activation kind, bool streams, T* grad_x){
 #define CALL(a)                                                                                         \
   factors.slope == nullptr ? backward_of<Activation::a, false>(grad, x, part, factors, streams, grad_x) \
                            : backward_of<Activation::a, true>(grad, x, part, factors, streams, grad_x)
-  FOR_EACH_ACTIVATION(CALL)
+    FOR_EACH_ACTIVATION(CALL)
 #undef CALL
 }
 
-#define INSTANTIATE(T)                                                                                                 \
-  template void batch_norm_moments<T>(const T*, const BatchNormRows&, acc_t<T>*, double*, double*);                    \
-  template void batch_norm_forward<T>(const T*, const BatchNormRows&, const BatchNormFactors<acc_t<T>>&, Activation,   \
-                                      bool, T*);                                                                       \
-  template void batch_norm_sums<T>(const T*, const T*, const BatchNormRows&, const BatchNormFactors<acc_t<T>>&,        \
-                                   Activation, acc_t<T>*, double*, double*);                                           \
-  template void batch_norm_backward<T>(const T*, const T*, const BatchNormRows&, const BatchNormFactors<acc_t<T>>&,    \
+#define INSTANTIATE(T)                                                                                               \
+  template void batch_norm_moments<T>(const T*, const BatchNormRows&, acc_t<T>*, double*, double*);                  \
+  template void batch_norm_forward<T>(const T*, const BatchNormRows&, const BatchNormFactors<acc_t<T>>&, Activation, \
+                                      bool, T*);                                                                     \
+  template void batch_norm_sums<T>(const T*, const T*, const BatchNormRows&, const BatchNormFactors<acc_t<T>>&,      \
+                                   Activation, acc_t<T>*, double*, double*);                                         \
+  template void batch_norm_backward<T>(const T*, const T*, const BatchNormRows&, const BatchNormFactors<acc_t<T>>&,  \
                                        Activation, bool, T*);
 INSTANTIATE(float) INSTANTIATE(double) INSTANTIATE(Half) INSTANTIATE(BFloat16)
 

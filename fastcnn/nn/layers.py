@@ -48,7 +48,15 @@ def normalize(norm: nn.BatchNorm2d, input: Tensor, activation: str | None) -> Te
             momentum = 1.0 / float(norm.num_batches_tracked)
     batch = training or (mean is None and variance is None)
     return ops.batch_norm(
-        input, mean, variance, norm.weight, norm.bias, batch, 0.0 if momentum is None else momentum, norm.eps, activation
+        input,
+        mean,
+        variance,
+        norm.weight,
+        norm.bias,
+        batch,
+        0.0 if momentum is None else momentum,
+        norm.eps,
+        activation,
     )
 
 

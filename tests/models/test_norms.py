@@ -10,7 +10,14 @@ from torch import nn
 
 from fastcnn.nn import BatchNorm2d, ConvNormAct, ConvSequence, ReLU6, fold_conv_norm
 from fastcnn.nn import layers as layers_module
+from fastcnn.ops import _library
 from fastcnn.testing.network_rows import plain_torch
+
+
+@pytest.fixture(autouse=True)
+def _our_kernels():
+    with _library.kernel_mode():
+        yield
 
 
 @pytest.fixture
@@ -67,7 +74,9 @@ def test_a_row_runs_norm_and_activation_as_one(act, grad, calls):
     assert len(calls) == 1 and calls[0] is not None  # The twin's stayed PyTorch's.
     torch.testing.assert_close(net.state_dict(), twin.state_dict())
     if grad:
-        grads = [torch.autograd.grad(out.square().sum(), list(n.parameters())) for out, n in ((actual, net), (wanted, twin))]
+        grads = [
+            torch.autograd.grad(out.square().sum(), list(n.parameters())) for out, n in ((actual, net), (wanted, twin))
+        ]
         for a, b in zip(*grads, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
