@@ -201,8 +201,8 @@ def _numel(shape):
 
 
 _TORCH_RULE = {
-    "CPU": "PyTorch's batch norm for NCHW of fewer than 256 pixels, for less than 262,144 elements that need a gradient, "
-    "and for half as many without an activation",
+    "CPU": "PyTorch's batch norm for NCHW of fewer than 256 pixels, for less than 262,144 elements that need a "
+    "gradient, and for half as many without an activation",
     "CUDA": "PyTorch's batch norm, always",
 }
 _op = _library.define(
