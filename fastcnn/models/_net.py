@@ -13,6 +13,7 @@ from fastcnn.models._preprocess import IMAGENET, Preprocess
 from fastcnn.nn.fused import runs_eagerly
 from fastcnn.nn.fusing import fold_conv_norm
 from fastcnn.nn.program import run_recorded
+from fastcnn.nn.norms import run_in_turn
 
 Net = TypeVar("Net", bound="ConvNet")
 
@@ -150,8 +151,7 @@ class ConvNet(nn.Module):
         """The maps of the features ``names``, in the order of computation."""
         out: dict[str, Tensor] = {}
         for stage in self.feature_chain:
-            for path in stage.modules:
-                input = attrgetter(path)(self)(input)
+            input = run_in_turn([attrgetter(path)(self) for path in stage.modules], input)
             if stage.name in names:
                 out[stage.name] = input
         return out

@@ -209,9 +209,35 @@ def test_bad_activation_and_dtypes():
     x, ones = torch.ones(2, 6), torch.ones(6)
     with pytest.raises(ValueError, match="activation to be one of"):
         ops.batch_norm(x, ones, ones, activation="gelu")
-    with pytest.raises(TypeError, match="weight torch.float64"):
+    with pytest.raises(TypeError, match=r"weight torch\.float64"):
         ops.batch_norm(x, ones, ones, ones.double())
-    with pytest.raises(TypeError, match="running_mean torch.float32"):
+    with pytest.raises(TypeError, match=r"running_mean torch\.float32"):
         ops.batch_norm(x.half(), ones, ones, ones.half())
     with pytest.raises(TypeError, match="floating-point"):
         ops.batch_norm(x.long(), ones, ones)
+
+
+RULES = {
+    "many": ((2, 64, 64, 64), True, None, False),
+    "few with a gradient": ((2, 32, 64, 63), True, "relu", True),
+    "few without": ((2, 32, 64, 63), False, "relu", False),
+    "fewer without": ((2, 32, 32, 63), False, None, True),
+    "channels_last of few pixels": ((16, 400, 7, 7), True, "relu", False),
+    "NCHW of few pixels": ((16, 400, 7, 7), True, "relu", True),
+    "one pixel": ((3000, 100), True, None, False),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_where_pytorch_is_called(name, monkeypatch):
+    size, grad, activation, routed = RULES[name]
+    real, calls = F.batch_norm, []
+    monkeypatch.setattr(F, "batch_norm", lambda *args: calls.append(1) or real(*args))
+    x = torch.randn(size)
+    if len(size) == 4 and not name.startswith("NCHW"):
+        x = x.contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr(_library.mode, "name", "auto")
+    out = ops.batch_norm(x.requires_grad_(grad), None, None, training=True, activation=activation)
+    assert bool(calls) == routed
+    wanted = FUNCTIONS[ACTIVATIONS.index(activation)](real(x, None, None, training=True))
+    torch.testing.assert_close(out, wanted)
