@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from fastcnn.models._preprocess import IMAGENET, Preprocess
 from fastcnn.nn.fused import runs_eagerly
 from fastcnn.nn.fusing import fold_conv_norm
-from fastcnn.nn.program import run_recorded
 from fastcnn.nn.norms import run_in_turn
+from fastcnn.nn.program import run_recorded
 
 Net = TypeVar("Net", bound="ConvNet")
 
