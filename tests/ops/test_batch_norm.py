@@ -62,8 +62,8 @@ def test_means_far_from_0_are_as_accurate_as_near_it(layout, size):
     every = [d for d in range(x.dim()) if d != 1]
     torch.testing.assert_close(variance.double(), exact.var(every), rtol=2e-6, atol=0)
     torch.testing.assert_close(mean.double(), exact.mean(every), rtol=6e-8, atol=0)
-    # A mean of 1000 in float32 is off by up to 3e-5.
-    torch.testing.assert_close(out.double(), F.batch_norm(exact, None, None, training=True), rtol=0, atol=7e-5)
+    # A mean of 1000 in float32 is off by up to 3e-5, as is its product, and without fused instructions that of x.
+    torch.testing.assert_close(out.double(), F.batch_norm(exact, None, None, training=True), rtol=0, atol=1.5e-4)
 
 
 def test_an_outlier_in_the_first_row():
