@@ -58,7 +58,7 @@ def batch_norm(
     if activation not in ACTIVATIONS:
         raise ValueError(f"batch_norm: expected activation to be one of {ACTIVATIONS}, got {activation!r}")
     kind = ACTIVATIONS.index(activation)
-    if _library.mode.name == "auto" and _torch_is_faster(input, weight, kind):
+    if _library.mode.name == "auto" and _torch_is_faster(input):
         return FUNCTIONS[kind](F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps))
     if not training:
         result, _ = _library.call(_op, input, running_mean, running_var, weight, bias, False, eps, kind)
@@ -73,15 +73,11 @@ def batch_norm(
     return result  # type: ignore[no-any-return]
 
 
-def _torch_is_faster(input: Tensor, weight: Tensor | None, kind: int) -> bool:
+def _torch_is_faster(input: Tensor) -> bool:
     size, planes = input.numel(), input.size(0) * input.size(1)
     if input.device.type == "cuda" or (planes < size < _PLANE * planes and input.is_contiguous()):
         return True
-    if size >= _SMALL or size == 0:
-        return False
-    # A pass over them takes no longer than Python does, of which a gradient needs more.
-    needs = input.requires_grad or (weight is not None and weight.requires_grad)
-    return (needs and torch.is_grad_enabled()) or (kind == 0 and size < _SMALL // 2)
+    return 0 < size < _SMALL  # A pass over so few takes no longer than Python does.
 
 
 def _check(input: Tensor, vectors: tuple[Tensor | None, ...], training: bool) -> None:
@@ -201,8 +197,7 @@ def _numel(shape):
 
 
 _TORCH_RULE = {
-    "CPU": "PyTorch's batch norm for NCHW of fewer than 256 pixels, for less than 262,144 elements that need a "
-    "gradient, and for half as many without an activation",
+    "CPU": "PyTorch's batch norm for NCHW of fewer than 256 pixels, and for less than 262,144 elements",
     "CUDA": "PyTorch's batch norm, always",
 }
 _op = _library.define(
