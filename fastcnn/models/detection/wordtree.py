@@ -14,11 +14,11 @@ from torch import Tensor, nn
 class WordTree(nn.Module):
     """Hierarchical classification: each node's output says how probable it is, given its parent.
 
-    The children of a node, and the nodes without a parent, are each a softmax. The probability of a class is the product
-    of the conditional ones from the top down to it. All methods take and give the nodes in the last dimension, in the
-    order of ``parents``, keep the dtype and let gradients flow. Deterministic on a CPU; on a GPU
-    sums over siblings are in no fixed order unless ``torch.use_deterministic_algorithms`` is on. Source: Redmon and
-    Farhadi, YOLO9000, CVPR 2017, section 4, "Hierarchical classification".
+    The children of a node are a softmax, and so are the nodes without a parent. The probability of a class is the
+    product of the conditional ones from the top down to it. All methods take the nodes in the last dimension, in the
+    order of ``parents``, and let gradients flow. Deterministic on a CPU; on a GPU sums over siblings are in no fixed
+    order unless ``torch.use_deterministic_algorithms`` is on. Source: Redmon and Farhadi, YOLO9000, CVPR 2017,
+    section 4, "Hierarchical classification".
 
     Args:
         parents: the parent of each node, -1 where it has none; in any order.

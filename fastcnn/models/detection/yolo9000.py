@@ -13,7 +13,7 @@ from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.models.detection import priors
 from fastcnn.models.detection.wordtree import WordTree, generate_parents
-from fastcnn.models.detection.yolo import square
+from fastcnn.models.detection.yolo import SQUARE_544
 from fastcnn.models.detection.yolo_boxes import Truth
 from fastcnn.models.detection.yolov2 import YOLOv2, YOLOv2Row
 
@@ -34,7 +34,7 @@ class YOLO9000Row(YOLOv2Row):
     num_classes: int = 9418
     head: tuple[int, ...] = ()
     passthrough: bool = False
-    preprocess: Preprocess = square(544)
+    preprocess: Preprocess = SQUARE_544
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -94,9 +94,9 @@ class YOLO9000(YOLOv2):
         losses["loss_classifier"] = losses["loss_classifier"] + self.class_loss(best[:, 5:], truth.tags) / images
         return losses
 
-    def replace_head(self, num_classes: int, parents: tuple[int, ...] | None = None) -> YOLO9000:
-        """Also gives the network another tree: the generated one of ``num_classes`` where ``parents`` is None."""
-        super().replace_head(num_classes, parents=parents)
+    def replace_head(self, num_classes: int, **fields: Any) -> YOLO9000:
+        """Also gives the network another tree: of ``parents``, or where they are not given the generated one."""
+        super().replace_head(num_classes, **{"parents": None, **fields})
         self._set_tree(self._9000, self.predictor.weight.device)
         return self
 

@@ -15,7 +15,7 @@ from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import find_entry, register
 from fastcnn.models.classification.darknet import Darknet19, Darknet19Row, DarknetConv
 from fastcnn.models.detection import priors
-from fastcnn.models.detection.yolo import YOLO, YOLORow, square
+from fastcnn.models.detection.yolo import SQUARE_416, SQUARE_448, YOLO, YOLORow
 from fastcnn.models.detection.yolo_anchors import AnchorRow, AnchorYOLO, DirectLocation, OffsetLocation
 from fastcnn.models.detection.yolo_layers import TINY, DarknetStack, Layers, Reorg, scale_channels
 from fastcnn.models.detection.yolov1 import ADDED, PRETRAINED, YOLOv1, YOLOv1Row
@@ -89,7 +89,7 @@ class YOLOv2Row(AnchorRow):
     noobject_scale: float = 1.0
     coord_scale: float = 1.0
     class_scale: float = 1.0
-    preprocess: Preprocess = square(416)
+    preprocess: Preprocess = SQUARE_416
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -98,9 +98,7 @@ class YOLOv2Row(AnchorRow):
                 if getattr(self, switch) and not getattr(self, needed):
                     raise ValueError(f"{switch} needs {needed}")
         if self.convolutional and self.anchors == self.dimension_priors:
-            raise ValueError(
-                f"convolutional needs anchors or dimension_priors and not both, got {self.anchors} for each"
-            )
+            raise ValueError(f"convolutional needs one of anchors and dimension_priors, got {self.anchors} for both")
         if self.passthrough and (self.layers is not None or not self.head):
             raise ValueError("passthrough needs Darknet-19 and a convolution after it: no layers, and a head")
         if self.layers is not None and not self.new_network:
@@ -157,7 +155,7 @@ class YOLOv2(AnchorYOLO):
             self.last = conv(channels, last, 3)
             channels = last
         device_and_dtype: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.predictor = nn.Conv2d(channels, *self.predictor_outputs(row), 1, **device_and_dtype)
+        self.predictor = nn.Conv2d(channels, self.predictor_outputs(row)[0], 1, **device_and_dtype)
         self.init_weights(self)
 
     def _add_backbone(self, row: YOLOv2Row, **factory: Any) -> None:
@@ -218,8 +216,8 @@ def build(row: YOLOv2Row, *, device: Any = None, dtype: torch.dtype | None = Non
     if row.convolutional:
         return YOLOv2(row, device=device, dtype=dtype)
     common = {field.name: getattr(row, field.name) for field in fields(YOLORow)}
-    if row.preprocess == square(416):
-        common["preprocess"] = square(448)
+    if row.preprocess == SQUARE_416:
+        common["preprocess"] = SQUARE_448
     common.update(layers=PRETRAINED + ADDED, batch_norm=row.batch_norm, letterbox=False)
     return YOLOv1(YOLOv1Row(**common), device=device, dtype=dtype)
 

@@ -13,7 +13,7 @@ from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import find_entry, register
 from fastcnn.models.classification.darknet import Darknet53, Darknet53Row, DarknetConv
 from fastcnn.models.detection import priors
-from fastcnn.models.detection.yolo import square
+from fastcnn.models.detection.yolo import SQUARE_416
 from fastcnn.models.detection.yolo_anchors import AnchorRow, AnchorYOLO
 from fastcnn.models.detection.yolo_layers import TINY, DarknetStack, Layers, scale_channels
 
@@ -52,7 +52,7 @@ class YOLOv3Row(AnchorRow):
     layers: Layers | None = None
     num_classes: int = 80
     ignore_iou: float = 0.5
-    preprocess: Preprocess = square(416)
+    preprocess: Preprocess = SQUARE_416
 
     def __post_init__(self) -> None:
         super().__post_init__()
