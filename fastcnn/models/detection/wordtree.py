@@ -50,7 +50,7 @@ class WordTree(nn.Module):
         for _ in range(levels - 1):
             columns.append(above[columns[-1]])
         buffers = {
-            "parent": torch.tensor(parents),
+            "parent": torch.tensor(parents).clamp(min=0),  # Of the first level none is looked up.
             "group": torch.tensor([numbers[parent] for parent in parents]),
             "ancestors": torch.stack(columns, 1),
             "depth": torch.tensor(depths),
@@ -72,10 +72,9 @@ class WordTree(nn.Module):
     def log_probabilities(self, logits: Tensor) -> Tensor:
         """Logarithm of each node's probability: (..., nodes) of the same shape. Within a level they sum up to the
         level's parents'."""
-        found = self.log_conditionals(logits)
+        conditionals = found = self.log_conditionals(logits)
         for level in range(1, self.levels):
-            nodes = (self.depth == level).nonzero()[:, 0]
-            found = found.index_add(-1, nodes, found[..., self.parent[nodes]])
+            found = torch.where(self.depth == level, conditionals + found[..., self.parent], found)
         return found
 
     def log_probability(self, logits: Tensor, node: Tensor) -> Tensor:
@@ -104,9 +103,7 @@ class WordTree(nn.Module):
         above = (probabilities > torch.as_tensor(threshold).log()) | (self.depth == 0)
         passed = passed & above
         for level in range(1, self.levels):
-            nodes = (self.depth == level).nonzero()[:, 0]
-            below = passed[..., nodes] & passed[..., self.parent[nodes]]
-            passed = passed.index_copy(-1, nodes, below)
+            passed = torch.where(self.depth == level, passed & passed[..., self.parent], passed)
         node = torch.where(passed, self.depth, -1).argmax(-1)
         return node, probabilities.gather(-1, node[..., None])[..., 0].exp()
 
