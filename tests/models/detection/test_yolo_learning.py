@@ -36,7 +36,8 @@ def scenes(count, side):
     [
         ("yolov1", 128, 150, {"width_mult": 0.125, "dropout": 0.0}),
         ("yolov2", 96, 50, {"width_mult": 0.25, "multi_scale": False}),
-        ("yolov3", 96, 60, {"width_mult": 0.125, "multi_scale": False}),
+        ("yolov3_tiny", 96, 80, {"width_mult": 0.25, "multi_scale": False}),
+        pytest.param("yolov3", 96, 80, {"width_mult": 0.25, "multi_scale": False}, marks=pytest.mark.slow),
     ],
 )
 def test_learns(network, side, steps, options):
