@@ -15,7 +15,7 @@ from fastcnn import ops
 from fastcnn.models._net import Feature, Row
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models.classification.darknet import Darknet
-from fastcnn.models.detection.yolo_boxes import Placement, Truth, place_images, place_targets
+from fastcnn.models.detection.yolo_boxes import Truth, place_images, place_targets
 
 Y = TypeVar("Y", bound="YOLO")
 
@@ -128,14 +128,11 @@ class YOLO(Darknet):
         """
         if self.feature_names:
             return super().forward(images)  # type: ignore[arg-type]
-        row = self._yolo_row
         if self.training and targets is None:
             raise ValueError(f"{type(self).__name__} needs targets in training mode")
-        weight = next(self.parameters())
         size = self._training_size() if self.training else self.size
-        batch, placement = place_images(images, size, channels=self.in_channels, letterbox=row.letterbox)
-        batch = batch.to(weight.device, weight.dtype)
-        placement = Placement(*(each.to(weight.device) for each in placement))
+        options: dict[str, Any] = {"channels": self.in_channels, "letterbox": self._yolo_row.letterbox}
+        batch, placement = place_images(images, size, **options, like=next(self.parameters()))
         if self.training:
             assert targets is not None
             truth = place_targets(targets, placement, self.num_classes, tags=self.takes_tags)

@@ -83,10 +83,13 @@ class Placement(NamedTuple):
         return corners.clamp(min=0).minimum(self.size[:, :, None].to(corners.dtype)).flatten(-2)
 
 
-def place_images(images: Sequence[Tensor], size: int, *, channels: int, letterbox: bool) -> tuple[Tensor, Placement]:
+def place_images(
+    images: Sequence[Tensor], size: int, *, channels: int, letterbox: bool, like: Tensor
+) -> tuple[Tensor, Placement]:
     """Resizes images, each (C, H, W) in [0, 1], to a batch (N, C, size, size); says where they lie.
 
-    Bilinear and antialiased. ``letterbox`` keeps the ratio of the sides and puts grey around the image, in its middle.
+    Bilinear and antialiased, on the device of ``like`` and in its dtype, but never resized in one of 16 bits.
+    ``letterbox`` keeps the ratio of the sides and puts grey around the image, which is in the middle.
 
     Raises:
         TypeError: no sequence of tensors, or no floating ones.
@@ -105,6 +108,7 @@ def place_images(images: Sequence[Tensor], size: int, *, channels: int, letterbo
             raise TypeError(f"images[{index}] must be a floating tensor with values in [0, 1], got {found}")
         if image.dim() != 3 or image.shape[0] != channels or 0 in image.shape:
             raise ValueError(f"images[{index}] must be ({channels}, H, W), got {tuple(image.shape)}")
+        image = image.to(like.device, torch.promote_types(like.dtype, torch.float32))
         height, width = image.shape[1:]
         longer = max(height, width)
         new = [max(1, round(side * size / longer)) if letterbox else size for side in (height, width)]
@@ -115,8 +119,8 @@ def place_images(images: Sequence[Tensor], size: int, *, channels: int, letterbo
             image = F.pad(image, (left, size - new[1] - left, top, size - new[0] - top), value=GREY)
         batch.append(image)
         rows.append(((new[1] / width, new[0] / height), (left, top), (width, height)))
-    where = torch.tensor(rows, dtype=torch.float32, device=batch[0].device)
-    return torch.stack(batch), Placement(*where[:, :, None].unbind(1))
+    where = torch.tensor(rows, dtype=torch.float32, device=like.device)
+    return torch.stack(batch).to(like.dtype), Placement(*where[:, :, None].unbind(1))
 
 
 def place_targets(targets: Sequence[Mapping[str, Any]], placement: Placement, num_classes: int, *, tags: bool) -> Truth:

@@ -18,7 +18,7 @@ def image(height, width):
 
 
 def place(*images, size=64, letterbox=True):
-    return place_images(images, size, channels=3, letterbox=letterbox)
+    return place_images(images, size, channels=3, letterbox=letterbox, like=torch.zeros(()))
 
 
 def target(boxes, labels=None):
@@ -47,8 +47,15 @@ def test_an_image_of_the_input_size_is_left_alone():
     pictures = [image(64, 64), image(64, 40)]
     batch, _ = place(*pictures)
     assert torch.equal(batch[0], pictures[0]) and torch.equal(batch[1, :, :, 12:52], pictures[1])
-    assert torch.equal(place(torch.stack([pictures[0]] * 2)[0])[0], batch[:1])
-    assert torch.equal(place_images(torch.stack([pictures[0]] * 2), 64, channels=3, letterbox=True)[0][1:], batch[:1])
+    assert torch.equal(place(*torch.stack([pictures[0]] * 2))[0][1:], batch[:1])
+
+
+def test_images_of_several_dtypes_make_a_batch_of_the_networks():
+    pictures = [image(40, 64), image(40, 64).double(), image(40, 64).bfloat16()]
+    batch, _ = place_images(pictures, 32, channels=3, letterbox=True, like=torch.zeros((), dtype=torch.bfloat16))
+    assert batch.dtype == torch.bfloat16
+    torch.testing.assert_close(batch[1], batch[0])
+    torch.testing.assert_close(batch[2], batch[0], rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("letterbox", [True, False])
@@ -121,7 +128,7 @@ def test_bad_targets(targets, error, message):
 )
 def test_bad_images(images, error, message):
     with pytest.raises(error, match=message):
-        place_images(images, 64, channels=3, letterbox=True)
+        place_images(images, 64, channels=3, letterbox=True, like=torch.zeros(()))
 
 
 def test_tags_are_labels_of_images():
