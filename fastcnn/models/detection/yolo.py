@@ -84,8 +84,7 @@ class YOLO(Darknet):
     ``feature_chain``, and implements the methods that follow :meth:`head_outputs`.
 
     Attributes:
-        size: of the square input in eval mode, and without multi-scale training in training mode too; may be set to
-            any multiple of ``stride``.
+        size: of the square input, but not where training draws it; may be set to any multiple of ``stride``.
         stride: input pixels per cell of the coarsest grid.
         predictors: paths of the layers whose outputs are the predictions.
     """

@@ -124,10 +124,11 @@ class AnchorYOLO(YOLO):
         return tuple(len(priors) * (5 + row.num_classes) for priors in self.priors)
 
     def training_sizes(self) -> tuple[int, ...]:
-        """Multiples of the stride from 10/13 to 19/13 of ``size``: 320 to 608 around 416 (section 2)."""
+        """Multiples of the stride from 10/13 to 19/13 of the row's input: 320 to 608 around 416 (section 2)."""
         if not self._anchor_row.multi_scale:
             return (self.size,)
-        least, most = (max(1, round(self.size * part / 13 / self.stride)) for part in (10, 19))
+        size = self._anchor_row.preprocess.input_size
+        least, most = (max(1, round(size * part / 13 / self.stride)) for part in (10, 19))
         return tuple(self.stride * count for count in range(least, most + 1))
 
     def predictions(self, outputs: Sequence[Tensor]) -> tuple[Tensor, PriorGrid]:

@@ -64,7 +64,7 @@ class YOLOv2Row(AnchorRow):
         dimension_priors: from clustered priors in the place of the hand-picked.
         location_prediction: centres within their cell rather than anywhere.
         passthrough: the finer map beside the last, before the last 3x3 convolution.
-        hi_res_detector: detects at 544 pixels.
+        hi_res_detector: detects at 544 pixels; with ``multi_scale``, trains as without.
         layers: a stack in the place of Darknet-19; without passthrough.
         head: widths of the 3x3 convolutions after Darknet-19 or the stack; YOLO's network has its own.
         passthrough_channels: to which a 1x1 convolution reduces the finer map; None leaves it as it is.
@@ -126,8 +126,6 @@ class YOLOv2(AnchorYOLO):
         super().__init__(row)
         factory: dict[str, Any] = {"device": device, "dtype": dtype, "negative_slope": row.negative_slope}
         conv = partial(DarknetConv, norm=nn.BatchNorm2d if row.batch_norm else None, **factory)
-        if row.hi_res_detector:
-            self.size = 544
         self._add_backbone(row, **factory)
         self.stride = self.feature_chain[-1].stride
         self.strides = (self.stride,)
@@ -154,8 +152,7 @@ class YOLOv2(AnchorYOLO):
         if last:
             self.last = conv(channels, last, 3)
             channels = last
-        device_and_dtype: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.predictor = nn.Conv2d(channels, self.predictor_outputs(row)[0], 1, **device_and_dtype)
+        self.predictor = nn.Conv2d(channels, self.predictor_outputs(row)[0], 1, device=device, dtype=dtype)
         self.init_weights(self)
 
     def _add_backbone(self, row: YOLOv2Row, **factory: Any) -> None:
