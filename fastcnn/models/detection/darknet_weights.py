@@ -5,7 +5,8 @@ images training has seen: int64 where ``10 * major + minor`` is 2 or more, as in
 Then float32 numbers, convolution by convolution in the order of computation; where there are branches, as Darknet's
 configurations have them: in YOLOv2 the passthrough's after the two 3x3 ones, in YOLOv3 scale by scale from the
 coarsest. Of each: its biases; where it has a batch norm, whose shifts these are, also scales, means and variances; and
-its weights (out, in, height, width).
+its weights (out, in, height, width). Darknet's batch norms divide by the deviation plus 1e-6; those here, as PyTorch's,
+by the root of the variance plus 1e-5, which differs where variances are tiny.
 """
 
 from __future__ import annotations
