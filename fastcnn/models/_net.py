@@ -203,20 +203,24 @@ class ConvNet(nn.Module):
             raise ValueError(f"this {type(self).__name__} was built with features_only and has no head")
         row = dataclasses.replace(self.row, num_classes=num_classes)
         for path in (self.classifier_path, *(f"{head}.{self.auxiliary_classifier}" for _, head in self.auxiliary)):
-            old = self.get_submodule(path)
-            assert isinstance(old, nn.Linear | nn.Conv2d)
-            options: dict[str, Any] = {"bias": old.bias is not None, "device": old.weight.device}
-            options["dtype"] = old.weight.dtype
-            new = (
-                nn.Linear(old.in_features, num_classes, **options)
-                if isinstance(old, nn.Linear)
-                else nn.Conv2d(old.in_channels, num_classes, old.kernel_size, **options)  # type: ignore[arg-type]
-            )
-            self.init_weights(new)
-            new.train(old.training)
-            self.set_submodule(path, new)
+            self.renew(path, num_classes)
         self.row = row
         return self
+
+    def renew(self, path: str, outputs: int) -> None:
+        """Puts a fresh linear layer or convolution of so many outputs in the place of the one at ``path``."""
+        old = self.get_submodule(path)
+        assert isinstance(old, nn.Linear | nn.Conv2d)
+        options: dict[str, Any] = {"bias": old.bias is not None, "device": old.weight.device}
+        options["dtype"] = old.weight.dtype
+        new = (
+            nn.Linear(old.in_features, outputs, **options)
+            if isinstance(old, nn.Linear)
+            else nn.Conv2d(old.in_channels, outputs, old.kernel_size, **options)  # type: ignore[arg-type]
+        )
+        self.init_weights(new)
+        new.train(old.training)
+        self.set_submodule(path, new)
 
     def init_weights(self, module: nn.Module) -> None:
         """Initialises ``module``, the network or a part of it, as this family publishes it."""
