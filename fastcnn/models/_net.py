@@ -132,6 +132,10 @@ class ConvNet(nn.Module):
         heads = (self.get_submodule(head)(maps[name]) for name, head in self.auxiliary)
         return (self.forward_head(maps[last]), *heads)
 
+    def forward_layers(self, input: Tensor) -> Any:
+        """Every layer once, for :func:`fastcnn.models.summary`: ``forward``, but of a detector what no value steers."""
+        return self(input)
+
     def forward_features(self, input: Tensor) -> Tensor:
         """The last feature map, before any pooling: (N, channels, H / stride, W / stride)."""
         last = self.feature_info[-1].name
