@@ -100,7 +100,7 @@ class DefaultBoxes:
         height, width = image_size
         result = []
         for index, (shapes, map_) in enumerate(zip(self.shapes, maps, strict=True)):
-            rows, columns = map_.shape[2:]
+            rows, columns = map(float, map_.shape[2:])
             if self.steps is not None:
                 rows, columns = height / self.steps[index], width / self.steps[index]
             grid = _grid(map_, 1, 1)

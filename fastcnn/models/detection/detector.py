@@ -17,6 +17,7 @@ from fastcnn.models.detection.transform import DetectionTransform, Size, Target
 
 DetectorNet = TypeVar("DetectorNet", bound="Detector")
 Losses = dict[str, Tensor]
+IMAGENET_800 = dataclasses.replace(IMAGENET, input_size=800, crop_pct=1.0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class DetectorRow(Row):
 
     task: str = "detection"
     num_classes: int = 91
-    preprocess: Preprocess = dataclasses.replace(IMAGENET, input_size=800, crop_pct=1.0)
+    preprocess: Preprocess = IMAGENET_800
     backbone: str
     backbone_options: tuple[tuple[str, Any], ...] = ()
     backbone_weights: str | None = None
@@ -156,7 +157,9 @@ class Detector(ConvNet):
         row = dataclasses.replace(self.row, num_classes=num_classes)
         first = self.get_parameter(next(name for name, _ in self.named_parameters()))
         fresh = type(self)(
-            dataclasses.replace(row, backbone_weights=None), device=first.device, dtype=first.dtype  # type: ignore[call-arg]
+            dataclasses.replace(row, backbone_weights=None),
+            device=first.device,
+            dtype=first.dtype,  # type: ignore[call-arg]
         )
         for path in self.class_paths:
             new: nn.Module = fresh.get_submodule(path)

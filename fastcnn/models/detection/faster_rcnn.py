@@ -26,6 +26,8 @@ from fastcnn.models.detection.rpn import ProposalRules, RegionProposalNetwork
 from fastcnn.models.detection.transform import Size, Target
 from fastcnn.nn.layers import MultiScaleRoIAlign
 
+PROPOSALS, REGIONS = ProposalRules(), RegionRules()
+
 
 @dataclass(frozen=True, kw_only=True)
 class FasterRCNNRow(DetectorRow):
@@ -42,8 +44,8 @@ class FasterRCNNRow(DetectorRow):
 
     features: tuple[str, ...] = ("layer1", "layer2", "layer3", "layer4")
     anchor_sizes: tuple[tuple[int, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
-    proposals: ProposalRules = ProposalRules()
-    regions: RegionRules = RegionRules()
+    proposals: ProposalRules = PROPOSALS
+    regions: RegionRules = REGIONS
     hidden: int = 1024
     masks: bool = False
 

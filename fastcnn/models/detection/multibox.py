@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +14,9 @@ from fastcnn.models.detection.anchors import DefaultBoxes
 from fastcnn.models.detection.boxes import box_iou, clip_boxes
 from fastcnn.models.detection.coders import BoxCoder
 from fastcnn.models.detection.detector import Detector, DetectorRow, Losses
+from fastcnn.models.detection.heads import DenseHead
 from fastcnn.models.detection.matchers import SSDMatcher
-from fastcnn.models.detection.postprocess import Detections, flatten_maps, suppress_padded, unpad
+from fastcnn.models.detection.postprocess import Detections, suppress_padded, unpad
 from fastcnn.models.detection.samplers import hard_negatives
 from fastcnn.models.detection.transform import Size, Target
 
@@ -78,11 +78,11 @@ class MultiBox(Detector):
     def add_head(self, channels: Sequence[int], layer: Callable[[int, int], nn.Module]) -> None:
         """``layer(in_channels, out_channels)`` predicts from a map; ``channels`` are those of the maps."""
         counts = self.row.boxes.per_position()
-        self.head = nn.Module()
-        self.head.classification_head, self.head.regression_head = (
+        heads = (
             ScoringHead([layer(inputs, count * columns) for inputs, count in zip(channels, counts, strict=True)])
             for columns in (self.num_classes, 4)
         )
+        self.head = DenseHead(*heads)
 
     def forward_layers(self, input: Tensor) -> dict[str, Tensor]:
         """A batch (N, C, H, W) to logits (N, A, classes) and codes (N, A, 4) of the default boxes."""
@@ -91,8 +91,7 @@ class MultiBox(Detector):
 
     def _heads(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         maps = self.backbone(batch)
-        logits = torch.cat(flatten_maps(self.head.classification_head(maps), self.num_classes), 1)
-        codes = torch.cat(flatten_maps(self.head.regression_head(maps), 4), 1)
+        logits, codes = (torch.cat(each, 1) for each in self.head(maps, self.num_classes))
         return torch.cat(self.row.boxes((batch.size(2), batch.size(3)), maps)), logits, codes
 
     def losses(self, batch: Tensor, sizes: Sequence[Size], targets: list[Target]) -> Losses:
@@ -150,5 +149,3 @@ def init_xavier(module: nn.Module) -> None:
             nn.init.xavier_uniform_(layer.weight)
             if layer.bias is not None:
                 nn.init.zeros_(layer.bias)
-
-

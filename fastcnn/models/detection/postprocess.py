@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,6 +10,15 @@ from torch import Tensor
 from fastcnn import ops
 
 Detections = list[dict[str, Tensor]]
+
+
+class Candidates(NamedTuple):
+    """Boxes (M, 4) with scores (M), int64 labels (M) and the image (M) of each."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    images: Tensor
 
 
 def top_of_groups(scores: Tensor, groups: Tensor, count: int) -> Tensor:
@@ -25,10 +34,7 @@ def top_of_groups(scores: Tensor, groups: Tensor, count: int) -> Tensor:
 
 
 def suppress(
-    boxes: Tensor,
-    scores: Tensor,
-    labels: Tensor,
-    images: Tensor,
+    candidates: Candidates,
     batch: int,
     *,
     iou_threshold: float,
@@ -37,8 +43,7 @@ def suppress(
     """Non-maximum suppression within every class of every image, and the best detections that it leaves.
 
     Args:
-        boxes, scores, labels: (M, 4), (M), (M) of all images' candidates.
-        images: (M), the image of each.
+        candidates: of all images.
         batch: number of images.
         iou_threshold: of :func:`fastcnn.ops.batched_nms`.
         max_detections: of an image.
@@ -46,6 +51,7 @@ def suppress(
     Returns:
         For every image ``boxes`` (D, 4), ``scores`` (D), descending, and int64 ``labels`` (D).
     """
+    boxes, scores, labels, images = candidates
     classes = images * (int(labels.max()) + 1 if len(labels) else 1) + labels
     keep = ops.batched_nms(boxes, scores, classes, iou_threshold)
     keep = keep[top_of_groups(scores[keep], images[keep], max_detections)]
@@ -88,9 +94,7 @@ def suppress_padded(
     missing = keep < 0
     keep = keep.clamp(min=0)
     kept = (take(boxes, keep), best.gather(1, keep), labels.gather(1, keep))
-    boxes, best, labels = (
-        each.masked_fill(missing[..., None] if each.dim() == 3 else missing, 0) for each in kept
-    )
+    boxes, best, labels = (each.masked_fill(missing[..., None] if each.dim() == 3 else missing, 0) for each in kept)
     return boxes, best, labels, counts
 
 
@@ -104,11 +108,4 @@ def unpad(boxes: Tensor, scores: Tensor, labels: Tensor, counts: Tensor) -> Dete
     return [
         {"boxes": b[:n], "scores": s[:n], "labels": c[:n]}
         for b, s, c, n in zip(boxes, scores, labels, counts.tolist(), strict=True)
-    ]
-
-
-def flatten_maps(maps: Sequence[Tensor], columns: int) -> list[Tensor]:
-    """Outputs of a head, (N, A * columns, Hi, Wi), as (N, Hi * Wi * A, columns): the order of the anchors."""
-    return [
-        map_.unflatten(1, (-1, columns)).permute(0, 3, 4, 1, 2).reshape(map_.size(0), -1, columns) for map_ in maps
     ]

@@ -45,7 +45,7 @@ class LastLevelP6P7(nn.Module):
 
 
 class FeaturePyramid(nn.Module):
-    """1x1 convolutions of every map, each added to the doubled one above it, then 3x3 convolutions: section 3, figure 3.
+    """1x1 convolutions of every map, the doubled one above it added, then 3x3 convolutions: section 3, figure 3.
 
     ``forward(maps)``: from the finest to the coarsest, (N, Ci, Hi, Wi), to ``{"0": (N, out_channels, H0, W0), ...}``
     and the levels that ``extra`` adds, under its names. Keys are torchvision's FeaturePyramidNetwork's.

@@ -18,8 +18,9 @@ from fastcnn.models.detection.backbones import Backbone, create_body, init_norma
 from fastcnn.models.detection.boxes import box_iou, clip_boxes, image_limits
 from fastcnn.models.detection.coders import BoxCoder
 from fastcnn.models.detection.detector import Detector, DetectorRow, Losses
+from fastcnn.models.detection.heads import DenseHead
 from fastcnn.models.detection.matchers import IGNORED, NEGATIVE, Matcher
-from fastcnn.models.detection.postprocess import Detections, flatten_maps, suppress, top_of_groups
+from fastcnn.models.detection.postprocess import Candidates, Detections, suppress, top_of_groups
 from fastcnn.models.detection.pyramid import LastLevelP6P7
 from fastcnn.models.detection.transform import Size, Target
 from fastcnn.nn.blocks import ConvNormAct
@@ -53,7 +54,7 @@ class RetinaNetRow(DetectorRow):
 class Subnet(nn.Module):
     """Four 3x3 convolutions with ReLUs and one more, the same for all levels: section 4, figure 3 (c) and (d).
 
-    Keys are torchvision's: ``conv.0.0`` ..., and ``last``, which is called as in ``name``.
+    Keys are torchvision's: ``conv.0.0`` ..., and the last, which is called ``name``.
     """
 
     def __init__(self, channels: int, out_channels: int, name: str, **factory: Any) -> None:
@@ -63,9 +64,12 @@ class Subnet(nn.Module):
         self.add_module(name, nn.Conv2d(channels, out_channels, 3, padding=1, **factory))
         init_normal(self, 0.01)
 
+    @property
+    def last(self) -> Any:
+        return self.get_submodule(self.name)
+
     def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
-        last = self.get_submodule(self.name)
-        return [last(self.conv(map_)) for map_ in maps]
+        return [self.last(self.conv(map_)) for map_ in maps]
 
 
 class RetinaNet(Detector):
@@ -87,12 +91,12 @@ class RetinaNet(Detector):
         channels = 256
         extra = LastLevelP6P7(net.feature_info[-1].channels if row.p6_from_c5 else None, channels, **factory)
         self.backbone = Backbone(net, extra, channels, **factory)
-        self.anchors = AnchorGenerator([[size * 2 ** (third / 3) // 1 for third in range(3)] for size in row.anchor_sizes])
+        sizes = [[int(size * 2 ** (third / 3)) for third in range(3)] for size in row.anchor_sizes]
+        self.anchors = AnchorGenerator(sizes)
         count = self.anchors.per_position()[0]
-        self.head = nn.Module()
-        self.head.classification_head = Subnet(channels, count * row.num_classes, "cls_logits", **factory)
-        self.head.regression_head = Subnet(channels, count * 4, "bbox_reg", **factory)
-        nn.init.constant_(self.head.classification_head.cls_logits.bias, -math.log((1 - row.prior) / row.prior))
+        classification = Subnet(channels, count * row.num_classes, "cls_logits", **factory)
+        nn.init.constant_(classification.last.bias, -math.log((1 - row.prior) / row.prior))
+        self.head = DenseHead(classification, Subnet(channels, count * 4, "bbox_reg", **factory))
 
     def forward_layers(self, input: Tensor) -> dict[str, Tensor]:
         """A batch (N, C, H, W) to logits (N, A, classes) and codes (N, A, 4) of the boxes of all levels' anchors."""
@@ -101,8 +105,7 @@ class RetinaNet(Detector):
 
     def _heads(self, batch: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         maps = list(self.backbone(batch).values())
-        logits = flatten_maps(self.head.classification_head(maps), self.num_classes)
-        return maps, logits, flatten_maps(self.head.regression_head(maps), 4)
+        return maps, *self.head(maps, self.num_classes)
 
     def losses(self, batch: Tensor, sizes: Sequence[Size], targets: list[Target]) -> Losses:
         maps, logits, codes = self._heads(batch)
@@ -131,14 +134,15 @@ class RetinaNet(Detector):
             self._candidates(*level, limits)
             for level in zip(self.anchors(_sides(batch), maps), logits, codes, strict=True)
         ]
-        boxes, scores, labels, images = map(torch.cat, zip(*levels, strict=True))
-        thresholds = {"iou_threshold": self.row.nms_threshold, "max_detections": self.row.max_detections}
-        return suppress(boxes, scores, labels, images, len(batch), **thresholds)
+        return suppress(
+            Candidates(*map(torch.cat, zip(*levels, strict=True))),
+            len(batch),
+            iou_threshold=self.row.nms_threshold,
+            max_detections=self.row.max_detections,
+        )
 
-    def _candidates(
-        self, anchors: Tensor, logits: Tensor, codes: Tensor, limits: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Boxes, scores, labels and images of a level's best detections; only these are decoded."""
+    def _candidates(self, anchors: Tensor, logits: Tensor, codes: Tensor, limits: Tensor) -> Candidates:
+        """A level's best detections; only these are decoded."""
         threshold = self.row.score_threshold
         # A sigmoid for all would cost more than everything after it; the margin is for its rounding.
         least = math.log(threshold / (1 - threshold)) - 0.1 if 0 < threshold < 1 else -math.inf
@@ -149,7 +153,7 @@ class RetinaNet(Detector):
         scores, images, places = scores[best], images[best], places[best]
         number = places.div(self.num_classes, rounding_mode="floor")
         boxes = clip_boxes(self.coder.decode(codes[images, number], anchors[number]), limits[images])
-        return boxes, scores, places % self.num_classes, images
+        return Candidates(boxes, scores, places % self.num_classes, images)
 
 
 def _sides(batch: Tensor) -> Size:

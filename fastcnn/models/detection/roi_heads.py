@@ -15,13 +15,14 @@ from fastcnn.models.detection.boxes import box_iou, clip_boxes, image_limits, is
 from fastcnn.models.detection.coders import BoxCoder
 from fastcnn.models.detection.masks import crop_masks
 from fastcnn.models.detection.matchers import IGNORED, Matcher
-from fastcnn.models.detection.postprocess import Detections, suppress
+from fastcnn.models.detection.postprocess import Candidates, Detections, suppress
 from fastcnn.models.detection.samplers import sample_balanced
 from fastcnn.models.detection.transform import Size, Target
 from fastcnn.nn.blocks import ConvNormAct
 
 SMOOTH_L1 = 1 / 9
 MIN_SIDE = 1e-2  # Of a detection, in pixels.
+MATCHER, CODER = Matcher(0.5, 0.5), BoxCoder((10.0, 10.0, 5.0, 5.0))
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,10 @@ class RegionRules:
         coder: of boxes.
     """
 
-    matcher: Matcher = Matcher(0.5, 0.5)
+    matcher: Matcher = MATCHER
     samples: int = 512
     positive_fraction: float = 0.25
-    coder: BoxCoder = BoxCoder((10.0, 10.0, 5.0, 5.0))
+    coder: BoxCoder = CODER
 
 
 class Regions(NamedTuple):
@@ -217,9 +218,8 @@ class RoIHeads(nn.Module):
         images = images[regions]
         boxes = clip_boxes(boxes, image_limits(sizes, boxes)[images])
         large = is_large(boxes, MIN_SIDE)
-        found = (each[large] for each in (boxes, scores, labels, images))
-        thresholds = {"iou_threshold": iou_threshold, "max_detections": max_detections}
-        result = suppress(*found, len(proposals), **thresholds)  # type: ignore[arg-type]
+        found = Candidates(*(each[large] for each in (boxes, scores, labels, images)))
+        result = suppress(found, len(proposals), iou_threshold=iou_threshold, max_detections=max_detections)
         if self.has_masks:
             masks = self.predict_masks(maps, [each["boxes"] for each in result], sizes)
             labels = torch.cat([each["labels"] for each in result])

@@ -15,14 +15,16 @@ from fastcnn.models.detection.anchors import Anchors
 from fastcnn.models.detection.backbones import init_normal
 from fastcnn.models.detection.boxes import box_iou, clip_boxes, image_limits, is_inside, is_large
 from fastcnn.models.detection.coders import BoxCoder
+from fastcnn.models.detection.heads import flatten_maps
 from fastcnn.models.detection.matchers import NEGATIVE, Matcher
-from fastcnn.models.detection.postprocess import flatten_maps, take
+from fastcnn.models.detection.postprocess import take
 from fastcnn.models.detection.samplers import sample_balanced
 from fastcnn.models.detection.transform import Size, Target
 from fastcnn.nn.blocks import ConvNormAct
 
 SMOOTH_L1 = 1 / 9  # Where the loss of boxes turns from a parabola to a line: 1 / sigma^2 of the authors' code.
 MIN_SIDE = 1e-3  # Of a proposal, in pixels.
+MATCHER = Matcher(0.7, 0.3, keep_best=True)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class ProposalRules:
     after: tuple[int, int] = (2000, 1000)
     nms_threshold: float = 0.7
     score_threshold: float = 0.0
-    matcher: Matcher = Matcher(0.7, 0.3, keep_best=True)
+    matcher: Matcher = MATCHER
     samples: int = 256
     positive_fraction: float = 0.5
     crossing: bool = True
@@ -143,9 +145,7 @@ class RegionProposalNetwork(nn.Module):
             label = (matches >= 0).long() - (matches < NEGATIVE).long()
             if not self.rules.crossing:
                 label = torch.where(is_inside(anchors, limits[index]), label, -1)
-            positive, negative = sample_balanced(
-                label, self.rules.samples, self.rules.positive_fraction, generator
-            )
+            positive, negative = sample_balanced(label, self.rules.samples, self.rules.positive_fraction, generator)
             sampled = torch.cat((positive, negative))
             chosen.append(logits[index, sampled])
             labels.append(label[sampled])

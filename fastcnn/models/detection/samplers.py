@@ -57,10 +57,9 @@ def sample_regions(
     if not 1 <= images <= len(labels) or size % images:
         raise ValueError(f"images must be 1 to {len(labels)} and divide {size}, got {images}")
     drawn = set(torch.randperm(len(labels), generator=generator)[:images].tolist())
-    return [
-        torch.cat(sample_balanced(each, size // images if i in drawn else 0, positive_fraction, generator)).sort().values
-        for i, each in enumerate(labels)
-    ]
+    sizes = [size // images if index in drawn else 0 for index in range(len(labels))]
+    chosen_of = (sample_balanced(*each, positive_fraction, generator) for each in zip(labels, sizes, strict=True))
+    return [torch.cat(chosen).sort().values for chosen in chosen_of]
 
 
 def hard_negatives(loss: Tensor, positive: Tensor, ratio: float = 3.0) -> Tensor:

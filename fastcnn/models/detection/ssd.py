@@ -49,10 +49,9 @@ class SSDFeatures(nn.Module):
 
     def __init__(self, net: ConvNet, extras: Sequence[Extra], **factory: Any) -> None:
         super().__init__()
-        layers = net.get_submodule("features")
-        assert isinstance(layers, nn.Sequential)
+        layers: list[Any] = list(net.get_submodule("features").children())
         pools = [index for index, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
-        layers[pools[2]].ceil_mode = True  # type: ignore[assignment]
+        layers[pools[2]].ceil_mode = True
         self.scale_weight = nn.Parameter(torch.full((512,), 20.0, **factory))
         self.features = ConvSequence(*layers[: pools[3]])
         fc = ConvSequence(

@@ -36,8 +36,8 @@ class SSDLiteRow(MultiBoxRow):
     tap: str
     last: str
     extras: tuple[int, ...] = (512, 256, 256, 128)
-    norm_eps: float | None = 1e-3
-    norm_momentum: float | None = 0.03
+    norm_eps: float = 1e-3
+    norm_momentum: float = 0.03
     score_threshold: float = 0.001
     nms_threshold: float = 0.55
     max_detections: int = 300
@@ -78,7 +78,10 @@ def _cut(net: ConvNet, tap: str) -> tuple[ConvSequence, ConvSequence, int]:
         raise ValueError(f"{tap} adds its input to its output and cannot be cut in two")
     expansion = inner[0]
     assert isinstance(expansion, ConvNormAct)
-    return ConvSequence(*layers[:place], expansion), ConvSequence(inner[1:], *layers[place + 1 :]), expansion[0].out_channels  # type: ignore[return-value]
+    rest: Any = inner[1:]
+    convolution: Any = expansion[0]
+    channels = convolution.out_channels
+    return ConvSequence(*layers[:place], expansion), ConvSequence(rest, *layers[place + 1 :]), channels  # type: ignore[return-value]
 
 
 def _parts(block: nn.Module) -> Iterator[ConvSequence]:
@@ -131,7 +134,8 @@ _PAPER = "Sandler et al., CVPR 2018, section 6.2, with {}: 2034 boxes, as the au
 def _reduced_tail() -> tuple[Bneck, ...]:
     """MobileNetV3-Large with half the channels from C5 on: Howard et al., section 6.3."""
     blocks = find_entry("mobilenet_v3_large").row.blocks  # type: ignore[attr-defined]
-    return (*blocks[:-3], *(block._replace(out=80, expanded=expanded) for block, expanded in zip(blocks[-3:], (672, 480, 480), strict=True)))
+    tail = zip(blocks[-3:], (672, 480, 480), strict=True)
+    return (*blocks[:-3], *(block._replace(expanded=expanded, out=80) for block, expanded in tail))
 
 
 ROWS = {
