@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -73,6 +74,7 @@ class ConvNet(nn.Module):
         auxiliary: classifiers that only training runs, from the first to the last: the feature each is put on, and
             the name of the child, a module from that map to logits.
         auxiliary_classifier: path of the layer in each of them whose outputs are the classes.
+        old_keys: (pattern, replacement), as of ``re.sub``, for keys of published files that are not today's.
         conv_chains: see :func:`fastcnn.nn.fold_conv_norm`; for pairs that are this module's own children.
     """
 
@@ -81,6 +83,7 @@ class ConvNet(nn.Module):
     classifier_path: str
     auxiliary: tuple[tuple[str, str], ...] = ()
     auxiliary_classifier = "fc"
+    old_keys: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
     conv_chains: tuple[tuple[str, ...], ...] = ()
 
     def __init__(self, row: Row) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +38,8 @@ def load_weights(model: N, path: str | PathLike[str]) -> N:
 
 def copy_weights(model: N, state: dict[str, Tensor], name: str) -> N:
     """:func:`load_weights` of tensors already read from the file ``name``."""
+    for pattern, today in model.old_keys if isinstance(model, ConvNet) else ():
+        state = {re.sub(pattern, today, key): value for key, value in state.items()}
     dropped = tuple(f"{path}." for path in model.dropped_paths) if isinstance(model, ConvNet) else ()
     state = {key: value for key, value in state.items() if not key.startswith(dropped)} if dropped else state
     _check_num_classes(model, state, name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from fastcnn.models._net import ConvNet
@@ -76,14 +75,13 @@ class Backbone(nn.Module):
 
 def create_body(row: Any, features: str | Sequence[str], **factory: Any) -> ConvNet:
     """The classifier of a detector's row with only these features; its norms and weights are as the row says."""
-    net = create(
-        row.backbone,
-        weights=row.backbone_weights,
-        features_only=features,
-        in_channels=row.in_channels,
-        **dict(row.backbone_options),
-        **factory,
-    )
+    return create_classifier(row, **factory).keep_features(features)
+
+
+def create_classifier(row: Any, **factory: Any) -> ConvNet:
+    """The same with its head, of which Fast R-CNN takes the hidden layers."""
+    options = {"in_channels": row.in_channels, **dict(row.backbone_options), **factory}
+    net = create(row.backbone, weights=row.backbone_weights, **options)
     set_norms(net, eps=row.norm_eps, momentum=row.norm_momentum, frozen=row.frozen_norms)
     frozen = [path for feature in net.feature_chain[: row.frozen_stages] for path in feature.modules]
     for path in frozen:
@@ -98,7 +96,3 @@ def init_normal(module: nn.Module, std: float) -> None:
             nn.init.normal_(each.weight, std=std)
             if each.bias is not None:
                 nn.init.zeros_(each.bias)
-
-
-def dtype_of(module: nn.Module) -> torch.dtype:
-    return next(module.parameters()).dtype

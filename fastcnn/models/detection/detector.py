@@ -17,7 +17,14 @@ from fastcnn.models.detection.transform import DetectionTransform, Size, Target
 
 DetectorNet = TypeVar("DetectorNet", bound="Detector")
 Losses = dict[str, Tensor]
-IMAGENET_800 = dataclasses.replace(IMAGENET, input_size=800, crop_pct=1.0)
+
+
+def square(side: int, mean: tuple[float, ...] = IMAGENET.mean, std: tuple[float, ...] = IMAGENET.std) -> Preprocess:
+    """Preprocessing of a detector: the normalisation, and the side of the square that its counts are for."""
+    return Preprocess(side, crop_pct=1.0, mean=mean, std=std)
+
+
+IMAGENET_800 = square(800)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

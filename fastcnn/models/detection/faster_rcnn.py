@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from fastcnn.models._registry import register
 from fastcnn.models.detection.anchors import AnchorGenerator
 from fastcnn.models.detection.backbones import Backbone, create_body
-from fastcnn.models.detection.detector import Detector, DetectorRow, Losses
+from fastcnn.models.detection.detector import Detector, DetectorRow, Losses, square
 from fastcnn.models.detection.postprocess import Detections
+from fastcnn.models.detection.pyramid import PYRAMID_KEYS
 from fastcnn.models.detection.roi_heads import (
     FastRCNNPredictor,
     MaskHead,
@@ -98,6 +99,12 @@ class RCNN(Detector):
 class FasterRCNN(RCNN):
     """Keys are torchvision's."""
 
+    old_keys = (
+        PYRAMID_KEYS,
+        (r"^(rpn\.head\.conv)\.(weight|bias)$", r"\1.0.0.\2"),
+        (r"^(roi_heads\.mask_head)\.mask_fcn(\d)\.", lambda key: f"{key[1]}.{int(key[2]) - 1}.0."),
+    )
+
     def __init__(self, row: FasterRCNNRow, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         self.has_masks = row.masks
         super().__init__(row)
@@ -143,6 +150,7 @@ ROWS = {
     ),
     "fasterrcnn_mobilenet_v3_large_320_fpn": FasterRCNNRow(
         **_MOBILE,
+        preprocess=square(320),
         min_size=320,
         max_size=640,
         proposals=_MOBILE_320,

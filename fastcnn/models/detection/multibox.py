@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -135,11 +135,6 @@ class MultiBox(Detector):
             iou_threshold=self.row.nms_threshold,
             max_detections=self.row.max_detections,
         )
-
-
-def square(side: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Preprocess:
-    """Preprocessing of a detector for images of this side."""
-    return replace(Preprocess(), input_size=side, crop_pct=1.0, mean=mean, std=std)
 
 
 def init_xavier(module: nn.Module) -> None:

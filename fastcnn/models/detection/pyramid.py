@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from fastcnn.nn.blocks import ConvNormAct
 
+# Of files that are older than the blocks' norms, and what they are called today.
+PYRAMID_KEYS = (r"^(backbone\.fpn\.\w+_blocks\.\d)\.(weight|bias)$", r"\1.0.\2")
+
 
 class Subsample(nn.Module):
     """P6 for anchors of the largest size, every other pixel of P5: section 4.1, footnote 2. Has no parameters."""

@@ -21,7 +21,7 @@ from fastcnn.models.detection.detector import Detector, DetectorRow, Losses
 from fastcnn.models.detection.heads import DenseHead
 from fastcnn.models.detection.matchers import IGNORED, NEGATIVE, Matcher
 from fastcnn.models.detection.postprocess import Candidates, Detections, suppress, top_of_groups
-from fastcnn.models.detection.pyramid import LastLevelP6P7
+from fastcnn.models.detection.pyramid import PYRAMID_KEYS, LastLevelP6P7
 from fastcnn.models.detection.transform import Size, Target
 from fastcnn.nn.blocks import ConvNormAct
 
@@ -81,6 +81,10 @@ class RetinaNet(Detector):
     class_paths = ("head.classification_head.cls_logits",)
     classifier_path = class_paths[0]
     has_background = False
+    old_keys = (
+        PYRAMID_KEYS,
+        (r"^(head\.\w+\.conv)\.(\d)\.(weight|bias)$", lambda key: f"{key[1]}.{int(key[2]) // 2}.0.{key[3]}"),
+    )
     coder = BoxCoder()
     matcher = Matcher(0.5, 0.4, keep_best=True)
 

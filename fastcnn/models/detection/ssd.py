@@ -14,7 +14,8 @@ from fastcnn.models._net import ConvNet
 from fastcnn.models._registry import register
 from fastcnn.models.detection.anchors import DefaultBoxes, ssd_shapes
 from fastcnn.models.detection.backbones import create_body
-from fastcnn.models.detection.multibox import MultiBox, MultiBoxRow, init_xavier, square
+from fastcnn.models.detection.detector import square
+from fastcnn.models.detection.multibox import MultiBox, MultiBoxRow, init_xavier
 from fastcnn.nn.blocks import ConvSequence
 
 
@@ -37,6 +38,7 @@ class SSDRow(MultiBoxRow):
     """
 
     backbone: str = "vgg16"
+    backbone_options: tuple[tuple[str, Any], ...] = (("hidden", 1),)  # Of the head that is left out.
     extras: tuple[Extra, ...]
 
 

@@ -15,7 +15,8 @@ from fastcnn.models._registry import find_entry, register
 from fastcnn.models.classification.mobilenetv3 import Bneck
 from fastcnn.models.detection.anchors import DefaultBoxes, even_scales, ssd_shapes
 from fastcnn.models.detection.backbones import create_body, init_normal
-from fastcnn.models.detection.multibox import MultiBox, MultiBoxRow, square
+from fastcnn.models.detection.detector import square
+from fastcnn.models.detection.multibox import MultiBox, MultiBoxRow
 from fastcnn.nn.blocks import ConvNormAct, ConvSequence
 from fastcnn.nn.layers import ReLU6
 
@@ -150,6 +151,7 @@ ROWS = {
     ),
     "ssdlite320_mobilenet_v2": SSDLiteRow(
         backbone="mobilenet_v2",
+        num_classes=81,
         tap="features.14",
         last="features.18",
         preprocess=square(320, HALVES, HALVES),
@@ -158,6 +160,7 @@ ROWS = {
     ),
     "ssdlite320_mobilenet_v1": SSDLiteRow(
         backbone="mobilenet_v1",
+        num_classes=81,
         tap="blocks.3",
         last="blocks.4",
         preprocess=square(320, HALVES, HALVES),
