@@ -71,6 +71,7 @@ class ConvNet(nn.Module):
         feature_chain: every feature, in the order of computation.
         head_names: names of the children that belong to the head and not to the features, auxiliary heads included.
         classifier_path: path of the layer whose outputs are the classes: linear, or a 1x1 convolution.
+        outputs_per_class: of that layer.
         auxiliary: classifiers that only training runs, from the first to the last: the feature each is put on, and
             the name of the child, a module from that map to logits.
         auxiliary_classifier: path of the layer in each of them whose outputs are the classes.
@@ -81,6 +82,7 @@ class ConvNet(nn.Module):
     feature_chain: tuple[Feature, ...]
     head_names: tuple[str, ...]
     classifier_path: str
+    outputs_per_class: int = 1
     auxiliary: tuple[tuple[str, str], ...] = ()
     auxiliary_classifier = "fc"
     old_keys: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()

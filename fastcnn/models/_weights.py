@@ -100,8 +100,9 @@ def _check_num_classes(model: nn.Module, state: dict[str, Tensor], name: str) ->
     if not isinstance(model, ConvNet) or model.features_only:
         return
     classifier = state.get(f"{model.classifier_path}.weight")
-    if classifier is not None and classifier.dim() in (2, 4) and classifier.shape[0] != model.num_classes:
-        found, wanted = classifier.shape[0], model.num_classes
+    outputs, wanted = model.outputs_per_class, model.num_classes
+    if classifier is not None and classifier.dim() in (2, 4) and classifier.shape[0] != outputs * wanted:
+        found = classifier.shape[0] // outputs
         raise ValueError(
             f"{name} has {found} classes, the network {wanted}: build it with num_classes={found}, "
             f"load the weights, then call replace_head({wanted})"

@@ -130,16 +130,32 @@ class Detector(ConvNet):
             ValueError: no image, one of another shape, no targets in training mode, or boxes that are NaN, infinite or
                 without area, labels without a class, or anything of another shape.
         """
+        batch, sizes, resized, originals = self.prepare(images, targets)
+        if resized is not None:
+            return self.losses(batch, sizes, resized)
+        return self.transform.restore(self.detections(batch, sizes), sizes, originals)
+
+    def prepare(
+        self, images: Sequence[Tensor] | Tensor, targets: Sequence[Target] | None
+    ) -> tuple[Tensor, list[Size], list[Target] | None, list[Size]]:
+        """The batch, the sizes of the images in it, targets in its pixels (None in eval mode), and the original sizes.
+
+        Raises what :meth:`forward` says.
+        """
         originals = check_images(images, self.in_channels)
         if not self.training:
-            batch, sizes, _ = self.transform(list(images))
-            return self.transform.restore(self.detections(batch, sizes), sizes, originals)
+            return *self.transform(list(images)), originals
         if targets is None:
             raise ValueError(f"{type(self).__name__} needs targets in training mode")
         check_targets(targets, originals, range(int(self.has_background), self.num_classes), self.has_masks)
-        batch, sizes, resized = self.transform(list(images), targets, training=True, generator=self.generator)
-        assert resized is not None
-        return self.losses(batch, sizes, resized)
+        return *self.transform(list(images), targets, training=True, generator=self.generator), originals
+
+    @property
+    def thresholds(self) -> dict[str, Any]:
+        """Of the row, as the functions of :mod:`fastcnn.models.detection.postprocess` call them."""
+        row = self.row
+        limits = {"iou_threshold": row.nms_threshold, "max_detections": row.max_detections}
+        return {"score_threshold": row.score_threshold, **limits}
 
     def losses(self, batch: Tensor, sizes: Sequence[Size], targets: list[Target]) -> Losses:
         """Of a transformed batch (N, C, H, W) of images of these sizes."""

@@ -72,14 +72,7 @@ class RCNN(Detector):
     def detections(self, batch: Tensor, sizes: Sequence[Size]) -> Detections:
         maps = self.backbone(batch)
         proposals, _ = self.rpn(list(maps.values()), (batch.size(2), batch.size(3)), sizes)
-        return self.roi_heads.detections(
-            maps,
-            proposals,
-            sizes,
-            score_threshold=self.row.score_threshold,
-            iou_threshold=self.row.nms_threshold,
-            max_detections=self.row.max_detections,
-        )
+        return self.roi_heads.detections(maps, proposals, sizes, **self.thresholds)
 
     def forward_layers(self, input: Tensor) -> dict[str, Tensor]:
         """A batch (N, C, H, W) through every layer, with as many proposals and masks as there are at most in inference;

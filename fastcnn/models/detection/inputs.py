@@ -55,6 +55,21 @@ def check_targets(targets: Sequence[Target], sizes: Sequence[Size], classes: ran
             raise ValueError(f"targets[{index}]['masks'] must be {(count, *size)}, got {tuple(target['masks'].shape)}")
 
 
+def check_proposals(proposals: Sequence[Tensor], count: int) -> None:
+    """Boxes (P, 4) to look at, for each of ``count`` images.
+
+    Raises:
+        TypeError: no list, or tensors that are not floating.
+        ValueError: another number of them, or one that is misshapen, not finite or without area.
+    """
+    if not isinstance(proposals, list | tuple):
+        raise TypeError(f"proposals must be a list of tensors, got {type(proposals).__name__}")
+    if len(proposals) != count:
+        raise ValueError(f"proposals must be one tensor for each of {count} images, got {len(proposals)}")
+    for index, boxes in enumerate(proposals):
+        _check_boxes(f"proposals[{index}]", boxes)
+
+
 def _check_boxes(name: str, boxes: Tensor) -> None:
     if not boxes.is_floating_point():
         raise TypeError(f"{name} must be floating, got {boxes.dtype}")

@@ -78,6 +78,7 @@ class MultiBox(Detector):
     def add_head(self, channels: Sequence[int], layer: Callable[[int, int], nn.Module]) -> None:
         """``layer(in_channels, out_channels)`` predicts from a map; ``channels`` are those of the maps."""
         counts = self.row.boxes.per_position()
+        self.outputs_per_class = counts[0]
         heads = (
             ScoringHead([layer(inputs, count * columns) for inputs, count in zip(channels, counts, strict=True)])
             for columns in (self.num_classes, 4)
@@ -127,14 +128,7 @@ class MultiBox(Detector):
         anchors, logits, codes = self._heads(batch)
         limits = codes.new_tensor((batch.size(3), batch.size(2)) * 2)
         boxes = clip_boxes(self.coder.decode(codes, anchors), limits)
-        return suppress_padded(
-            boxes,
-            logits.softmax(2),
-            score_threshold=self.row.score_threshold,
-            candidates=self.row.candidates,
-            iou_threshold=self.row.nms_threshold,
-            max_detections=self.row.max_detections,
-        )
+        return suppress_padded(boxes, logits.softmax(2), candidates=self.row.candidates, **self.thresholds)
 
 
 def init_xavier(module: nn.Module) -> None:

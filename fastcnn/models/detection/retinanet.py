@@ -97,7 +97,7 @@ class RetinaNet(Detector):
         self.backbone = Backbone(net, extra, channels, **factory)
         sizes = [[int(size * 2 ** (third / 3)) for third in range(3)] for size in row.anchor_sizes]
         self.anchors = AnchorGenerator(sizes)
-        count = self.anchors.per_position()[0]
+        count = self.outputs_per_class = self.anchors.per_position()[0]
         classification = Subnet(channels, count * row.num_classes, "cls_logits", **factory)
         nn.init.constant_(classification.last.bias, -math.log((1 - row.prior) / row.prior))
         self.head = DenseHead(classification, Subnet(channels, count * 4, "bbox_reg", **factory))

@@ -80,7 +80,7 @@ class SingleMapRCNN(RCNN):
         super().__init__(row)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         net = create_classifier(row, **factory)
-        head, width = _head(net, row.head)
+        head, width = region_head(net, row.head)
         self.backbone = Backbone(net.keep_features(row.feature), False)
         channels, stride = self.backbone.out_channels, self.backbone.strides[0]
         anchors = AnchorGenerator([row.anchor_sizes])
@@ -92,7 +92,7 @@ class SingleMapRCNN(RCNN):
         self.roi_heads = RoIHeads(pool, head, predictor, row.regions)
 
 
-def _head(net: ConvNet, name: str) -> tuple[nn.Module, int]:
+def region_head(net: ConvNet, name: str) -> tuple[nn.Module, int]:
     """The layers on a region, from a map to features, and how many these are."""
     if name != "classifier":
         channels = next(feature.channels for feature in net.feature_chain if feature.name == name)

@@ -2,6 +2,9 @@
 
 from typing import NamedTuple
 
+from fastcnn.models.detection.roi_heads import RegionRules
+from fastcnn.models.detection.rpn import ProposalRules
+
 
 class Detector(NamedTuple):
     """
@@ -21,9 +24,10 @@ class Detector(NamedTuple):
 
 
 _RCNN = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
-_MASK = (*_RCNN, "loss_mask")
+_MASK, _FAST = (*_RCNN, "loss_mask"), _RCNN[:2]
 _DENSE = ("bbox_regression", "classification")
 _SMALL = {"min_size": 64, "max_size": 96, "num_classes": 7}
+_FEW = {"proposals": ProposalRules(before=(60, 60), after=(40, 30)), "regions": RegionRules(samples=32)}
 _RESNET = _SMALL | {"backbone_options": (("layers", (1, 1, 1, 1)),)}
 _RESNEXT = _SMALL | {"backbone_options": (("layers", (1, 1, 1, 1)), ("width_per_group", 1))}
 _MOBILE = _SMALL | {"min_size": 96, "max_size": 128}
@@ -36,25 +40,29 @@ EXPECTED = {
         ((800, 800), 159_882),
         _RCNN,
         True,
-        _RESNET,  # 134.38
+        _RESNET | _FEW,  # 134.38
     ),
-    "fasterrcnn_resnet101_fpn": Detector(60_800_534, 181_729_481_216, ((800, 800), 159_882), _RCNN, small=_RESNET),
+    "fasterrcnn_resnet101_fpn": Detector(
+        60_800_534, 181_729_481_216, ((800, 800), 159_882), _RCNN, small=_RESNET | _FEW
+    ),
     "fasterrcnn_mobilenet_v3_large_fpn": Detector(
-        19_410_754, 18_853_144_256, ((800, 800), 30 * 25**2 + 15 * 13**2), _RCNN, True, _MOBILE
+        19_410_754, 18_853_144_256, ((800, 800), 30 * 25**2 + 15 * 13**2), _RCNN, True, _MOBILE | _FEW
     ),
     "fasterrcnn_mobilenet_v3_large_320_fpn": Detector(
-        19_410_754, 2_872_931_200, ((320, 320), 30 * 10**2 + 15 * 5**2), _RCNN, small=_MOBILE
+        19_410_754, 2_872_931_200, ((320, 320), 30 * 10**2 + 15 * 5**2), _RCNN, small=_MOBILE | _FEW
     ),
-    "fasterrcnn_vgg16": Detector(138_507_572, 149_526_329_856, ((600, 1000), 20_646), _RCNN, small=_SMALL),
-    "fasterrcnn_zf": Detector(60_726_388, 26_236_733_568, ((600, 1000), 9 * 36 * 61), _RCNN, small=_SMALL),
-    "fasterrcnn_resnet50_c4": Detector(29_182_516, 273_678_349_312, ((600, 1000), 9 * 38 * 63), _RCNN, small=_RESNET),
-    "maskrcnn_resnet50_fpn": Detector(44_454_513, 187_586_351_616, ((800, 800), 159_882), _MASK, True, _RESNET),
-    "maskrcnn_resnet101_fpn": Detector(63_446_641, 234_936_111_616, ((800, 800), 159_882), _MASK, small=_RESNET),
+    "fasterrcnn_vgg16": Detector(138_507_572, 149_526_329_856, ((600, 1000), 20_646), _RCNN, small=_SMALL | _FEW),
+    "fasterrcnn_zf": Detector(60_726_388, 26_236_733_568, ((600, 1000), 9 * 36 * 61), _RCNN, small=_SMALL | _FEW),
+    "fasterrcnn_resnet50_c4": Detector(
+        29_182_516, 273_678_349_312, ((600, 1000), 9 * 38 * 63), _RCNN, small=_RESNET | _FEW
+    ),
+    "maskrcnn_resnet50_fpn": Detector(44_454_513, 187_586_351_616, ((800, 800), 159_882), _MASK, True, _RESNET | _FEW),
+    "maskrcnn_resnet101_fpn": Detector(63_446_641, 234_936_111_616, ((800, 800), 159_882), _MASK, small=_RESNET | _FEW),
     "maskrcnn_resnext101_32x8d_fpn": Detector(
-        107_688_817, 344_790_831_616, ((800, 800), 159_882), _MASK, small=_RESNEXT
+        107_688_817, 344_790_831_616, ((800, 800), 159_882), _MASK, small=_RESNEXT | _FEW
     ),
     "maskrcnn_resnext101_64x4d_fpn": Detector(
-        102_352_753, 332_625_711_616, ((800, 800), 159_882), _MASK, small=_RESNEXT
+        102_352_753, 332_625_711_616, ((800, 800), 159_882), _MASK, small=_RESNEXT | _FEW
     ),
     "retinanet_resnet50_fpn": Detector(
         34_068_119,
@@ -73,6 +81,8 @@ EXPECTED = {
     "ssdlite320_mobilenet_v1": Detector(5_100_661, 1_309_162_944, ((320, 320), 2_034), _DENSE),
     "ssdlite320_mobilenet_v2": Detector(4_337_013, 788_830_144, ((320, 320), 2_034), _DENSE),
     "ssdlite320_mobilenet_v3_large": Detector(3_440_060, 583_171_904, ((320, 320), 3_234), _DENSE, True),  # 0.583
+    "fastrcnn_vgg16": Detector(136_124_679, 352_647_196_672, ((600, 600), 0), _FAST, small=_SMALL),
+    "fastrcnn_caffenet": Detector(58_732_359, 117_759_533_568, ((600, 600), 0), _FAST, small=_SMALL),
 }
 GOLDEN = [name for name, row in EXPECTED.items() if row.golden]
 TYPICAL = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "ssdlite320_mobilenet_v2")
