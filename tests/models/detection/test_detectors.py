@@ -83,9 +83,19 @@ def slow_unless(names):
 
 @pytest.mark.parametrize("detector", slow_unless(TYPICAL))
 def test_every_parameter_gets_a_gradient(detector):
+    """Of boxes of all sizes, so that some match in every map."""
     net = create(detector)
     images = images_of((80, 96), (96, 70), (64, 64))  # Of two, a norm on one pixel makes -1 and 1.
-    losses = run(net, images, targets_of(images))
+    half = torch.tensor([[0.06], [0.1], [0.18], [0.25], [0.32], [0.4], [0.48]])
+    boxes = torch.cat((0.5 - half, 0.5 - half, 0.5 + half, 0.5 + half), 1)
+    boxes[5] = torch.tensor([0.0, 0.0, 0.65, 0.65])  # Of a map of 2x2 pixels no default box is in the middle.
+    target = {"boxes": boxes, "labels": torch.arange(7) % 6 + 1}
+    sides = [torch.tensor([image.size(2), image.size(1)] * 2) for image in images]
+    masks = [torch.ones(7, *image.shape[1:], dtype=torch.uint8) for image in images]
+    targets = [
+        {**target, "boxes": target["boxes"] * side, "masks": mask} for side, mask in zip(sides, masks, strict=True)
+    ]
+    losses = run(net, images, targets)
     assert set(losses) == set(EXPECTED[detector].losses)
     assert all(loss.shape == () and torch.isfinite(loss) for loss in losses.values())
     sum(losses.values()).backward()
