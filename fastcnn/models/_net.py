@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
@@ -73,9 +74,11 @@ class ConvNet(nn.Module):
         feature_chain: every feature, in the order of computation.
         head_names: names of the children that belong to the head and not to the features, auxiliary heads included.
         classifier_path: path of the layer whose outputs are the classes: linear, or a 1x1 convolution.
+        outputs_per_class: of that layer.
         auxiliary: classifiers that only training runs, from the first to the last: the feature each is put on, and
             the name of the child, a module from that map to logits.
         auxiliary_classifier: path of the layer in each of them whose outputs are the classes.
+        old_keys: (pattern, replacement), as of ``re.sub``, for keys of published files that are not today's.
         conv_chains: see :func:`fastcnn.nn.fold_conv_norm`; for pairs that are this module's own children.
         is_fused: whether :meth:`fuse` has been called.
     """
@@ -83,8 +86,10 @@ class ConvNet(nn.Module):
     feature_chain: tuple[Feature, ...]
     head_names: tuple[str, ...]
     classifier_path: str
+    outputs_per_class: int = 1
     auxiliary: tuple[tuple[str, str], ...] = ()
     auxiliary_classifier = "fc"
+    old_keys: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
     conv_chains: tuple[tuple[str, ...], ...] = ()
     is_fused = False
 
@@ -141,6 +146,10 @@ class ConvNet(nn.Module):
         maps = self.forward_stages(input, (*(name for name, _ in self.auxiliary), last))
         heads = (self.get_submodule(head)(maps[name]) for name, head in self.auxiliary)
         return (self.forward_head(maps[last]), *heads)
+
+    def forward_layers(self, input: Tensor) -> Any:
+        """Every layer once, for :func:`fastcnn.models.summary`: ``forward``, but of a detector what no value steers."""
+        return self(input)
 
     def forward_features(self, input: Tensor) -> Tensor:
         """The last feature map, before any pooling: (N, channels, H / stride, W / stride)."""

@@ -1,4 +1,4 @@
-"""Detection families, a module each; importing one registers its rows."""
+"""Detectors: the parts, a module each, and the families that compose them; importing one registers its rows."""
 
 import pkgutil
 from importlib import import_module

@@ -169,6 +169,9 @@ class YOLO(Darknet):
         """The highest scores (N, K) of (N, M), descending, and where they are."""
         return scores.topk(min(self._yolo_row.topk_candidates, scores.shape[1]))
 
+    def forward_layers(self, input: Tensor) -> tuple[Tensor, ...]:
+        return self.head_outputs(input)
+
     @abstractmethod
     def head_outputs(self, batch: Tensor) -> tuple[Tensor, ...]:
         """A batch (N, 3, S, S) to the raw predictions, a tensor for each of ``predictors``."""
