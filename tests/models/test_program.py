@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 import torch
-from fused_net import Twice, fused, spread_biases, unfused
+from fused_net import Twice, fused, load, scale, scale_data, set_data, spread_biases, unfused
 from threads import threads
 from torch import nn
 from torch.nn.utils import parametrize
@@ -57,27 +57,6 @@ def assert_same(net, x=X):
         found = fused(net, x)
         torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5 * scale, equal_nan=True)
     return found
-
-
-def scale(net):
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.mul_(1.25)
-
-
-def scale_data(net):
-    for parameter in net.parameters():
-        parameter.data.mul_(1.25)
-    net.eval()  # PyTorch does not count such changes.
-
-
-def set_data(net):
-    for parameter in net.parameters():
-        parameter.data = parameter.data * 1.25
-
-
-def load(net, **options):
-    net.load_state_dict({key: value * 1.25 for key, value in net.state_dict().items()}, **options)
 
 
 def turn(net):

@@ -13,16 +13,21 @@ def box_area(boxes: Tensor) -> Tensor:
     return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
 
 
-def box_iou(first: Tensor, second: Tensor) -> Tensor:
-    """Area of the intersection over that of the union, (N, M) of boxes (N, 4) and (M, 4): torchvision's box_iou.
+def broadcast_iou(first: Tensor, second: Tensor, least: float = 0.0) -> Tensor:
+    """Area of the intersection over that of the union, (...) of boxes (..., 4) and (..., 4), broadcast.
 
-    0/0, of two boxes without area, is NaN.
+    0/0, of two boxes without area, is NaN; or 0 where ``least``, an area that every union has, is above 0.
     """
-    low = torch.maximum(first[:, None, :2], second[:, :2])
-    high = torch.minimum(first[:, None, 2:], second[:, 2:])
+    low = torch.maximum(first[..., :2], second[..., :2])
+    high = torch.minimum(first[..., 2:], second[..., 2:])
     sides = (high - low).clamp(min=0)
     shared = sides[..., 0] * sides[..., 1]
-    return shared / (box_area(first)[:, None] + box_area(second) - shared)
+    return shared / (box_area(first) + box_area(second) - shared).clamp(min=least)
+
+
+def box_iou(first: Tensor, second: Tensor) -> Tensor:
+    """IoU (N, M) of boxes (N, 4) and (M, 4), as torchvision's: 0/0, of two boxes without area, is NaN."""
+    return broadcast_iou(first[:, None], second)
 
 
 def image_limits(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:

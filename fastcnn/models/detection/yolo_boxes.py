@@ -9,15 +9,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fastcnn.models.detection.boxes import broadcast_iou
+
 GREY = 0.5  # What Darknet puts around a letterboxed image.
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
     """IoU of corners ``[..., 4]`` with corners ``[..., 4]``, broadcast; 0 where both are empty."""
-    size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
-    inter = size.prod(-1)
-    areas = [(box[..., 2:] - box[..., :2]).prod(-1) for box in (a, b)]
-    return inter / (areas[0] + areas[1] - inter).clamp(min=torch.finfo(inter.dtype).tiny)
+    return broadcast_iou(a, b, torch.finfo(a.dtype).tiny)
 
 
 def shape_iou(a: Tensor, b: Tensor) -> Tensor:
