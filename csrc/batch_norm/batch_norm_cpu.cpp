@@ -46,7 +46,8 @@ struct Parts {
   int64_t vectors() const { return planes ? runs / channels : runs * repeat + (left > 0); }
   BatchNormRows at(int64_t part) const {
     if (planes) return {rows, 1};
-    return part == runs ? BatchNormRows{left, channels} : BatchNormRows{std::min(length, rows - part * length), width()};
+    return part == runs ? BatchNormRows{left, channels}
+                        : BatchNormRows{std::min(length, rows - part * length), width()};
   }
   int64_t offset(int64_t part) const { return (part == runs ? rows : part * length) * width(); }
   int64_t first_channel(int64_t part) const { return planes ? part % channels : 0; }
@@ -153,9 +154,9 @@ void batch_statistics(const T* x, const Parts& parts, double eps, acc_t<T>* save
 }
 
 std::tuple<Tensor, Tensor> batch_norm_cpu(const Tensor& input, const std::optional<Tensor>& running_mean,
-                                          const std::optional<Tensor>& running_var,
-                                          const std::optional<Tensor>& weight, const std::optional<Tensor>& bias,
-                                          bool training, double eps, int64_t activation) {
+                                          const std::optional<Tensor>& running_var, const std::optional<Tensor>& weight,
+                                          const std::optional<Tensor>& bias, bool training, double eps,
+                                          int64_t activation) {
   STD_TORCH_CHECK(input.dim() >= 2, "batch_norm: expected input of at least 2 dimensions");
   STD_TORCH_CHECK(training || (running_mean && running_var), "batch_norm: expected running statistics");
   const bool channels_last = is_channels_last(input);

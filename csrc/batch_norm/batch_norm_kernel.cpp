@@ -11,15 +11,7 @@ namespace {
 
 // Rows, or vectors of one channel, whose sums are in the type of the elements; those of many are in double.
 constexpr int64_t kBlock = 64;
-constexpr int kGroup = 4;  // Rows at a time, for which factors and sums are loaded once.
-
-// f(first, count, Count) for groups of rows, Count being the number as a constant.
-template <typename F>
-[[gnu::always_inline]] inline void for_each_group(int64_t rows, const F& f) {
-  int64_t r = 0;
-  for (; r + kGroup <= rows; r += kGroup) f(r, std::integral_constant<int, kGroup>{});
-  for (; r < rows; ++r) f(r, std::integral_constant<int, 1>{});
-}
+constexpr int kSums = 4;  // Of one channel at a time, so that none waits for the one before.
 
 // A factor of each channel of a row, or that of the only one.
 template <int lanes, bool one, typename A>
@@ -75,19 +67,12 @@ void row_moments(const T* x, const BatchNormRows& part, acc_t<T>* scratch, doubl
       const auto row = [&](int64_t r) { return load_some<lanes>(block + r * width + i, count); };
       store_some<lanes>(near + i, near_of(row(0), row(n / 2), row(n - 1)), count);
     });
-    for_each_group(n, [&](int64_t r, auto group) INLINE {
+    for (int64_t r = 0; r < n; ++r)
       for_each_vector<lanes>(width, [&](int64_t i, int64_t count) INLINE {
-        const auto at = load_some<lanes>(near + i, count);
-        auto s = load_some<lanes>(sum + i, count), q = load_some<lanes>(squares + i, count);
-        for (int k = 0; k < group; ++k) {
-          const auto d = load_some<lanes>(block + (r + k) * width + i, count) - at;
-          s += d;
-          q += d * d;
-        }
-        store_some<lanes>(sum + i, s, count);
-        store_some<lanes>(squares + i, q, count);
+        const auto d = load_some<lanes>(block + r * width + i, count) - load_some<lanes>(near + i, count);
+        store_some<lanes>(sum + i, load_some<lanes>(sum + i, count) + d, count);
+        store_some<lanes>(squares + i, load_some<lanes>(squares + i, count) + d * d, count);
       });
-    });
     const double rows = double(n), before = double(done);
     for (int64_t i = 0; i < width; ++i) {
       double m, q;
@@ -100,13 +85,20 @@ void row_moments(const T* x, const BatchNormRows& part, acc_t<T>* scratch, doubl
   }
 }
 
-// The sum of the lanes, in double.
+// The sum of all lanes, those of one vector in double.
 template <typename V>
-inline double total(V v) {
-  double sum = 0;
-  for (size_t i = 0; i < sizeof v / sizeof v[0]; ++i) sum += v[i];
-  return sum;
+inline double total(const V (&sums)[kSums]) {
+  constexpr int lanes = sizeof(V) / sizeof(Lane<V>);
+  const V sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  double wide[lanes];
+  for (int i = 0; i < lanes; ++i) wide[i] = sum[i];
+  for (int half = lanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) wide[i] += wide[i + half];
+  return wide[0];
 }
+
+template <typename A>
+constexpr A kOnes[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
 template <typename T>
 void run_moments(const T* x, int64_t n, double& mean, double& square) {
@@ -116,18 +108,16 @@ void run_moments(const T* x, int64_t n, double& mean, double& square) {
     const int64_t size = n - done < kBlock * lanes ? n - done : kBlock * lanes;
     const auto some = [&](int64_t i) { return done > 0 ? A(mean) : load_some<lanes>(x + i, 1)[0]; };
     const A near = near_of(some(0), some(size / 2), some(size - 1));
-    Vec<A, lanes> sum[kGroup] = {}, squares[kGroup] = {};
+    Vec<A, lanes> sum[kSums] = {}, squares[kSums] = {};
     for_each_vector<lanes>(size, [&](int64_t i, int64_t count) INLINE {
       auto d = load_some<lanes>(x + done + i, count) - near;
-      if (count < lanes)
-        for (int64_t j = count; j < lanes; ++j) d[j] = 0;
-      const int64_t k = i / lanes % kGroup;
+      if (count < lanes) d *= load_some<lanes>(kOnes<A>, count);
+      const int64_t k = i / lanes % kSums;
       sum[k] += d;
       squares[k] += d * d;
     });
-    double s = 0, q = 0, m, r;
-    for (int k = 0; k < kGroup; ++k) s += total(sum[k]), q += total(squares[k]);
-    moments_of(double(size), near, s, q, m, r);
+    double m, r;
+    moments_of(double(size), near, total(sum), total(squares), m, r);
     if (done == 0)
       mean = m, square = r;
     else
@@ -135,24 +125,27 @@ void run_moments(const T* x, int64_t n, double& mean, double& square) {
   }
 }
 
+// `streams` only where all vectors are whole.
+template <typename T, typename V>
+[[gnu::always_inline]] inline void put(T* at, V v, int64_t count, bool streams) {
+  constexpr int lanes = kLanes<acc_t<T>>;
+  if (streams)
+    stream<lanes>(at, v);
+  else
+    store_some<lanes>(at, v, count);
+}
+
 template <Activation kind, bool one, typename T>
 void forward(const T* x, const BatchNormRows& part, const BatchNormFactors<acc_t<T>>& factors, bool streams, T* y) {
   constexpr int lanes = kLanes<acc_t<T>>;
   const int64_t rows = one ? 1 : part.rows, width = one ? part.rows : part.width;
-  for_each_group(rows, [&](int64_t r, auto group) INLINE {
+  for (int64_t r = 0; r < rows; ++r)
     for_each_vector<lanes>(width, [&](int64_t i, int64_t count) INLINE {
       const auto scale = factor<lanes, one>(factors.scale, i, count);
       const auto shift = factor<lanes, one>(factors.shift, i, count);
-      for (int k = 0; k < group; ++k) {
-        const int64_t at = (r + k) * width + i;
-        const auto v = activate<kind, acc_t<T>, lanes>(load_some<lanes>(x + at, count) * scale + shift);
-        if (streams)
-          stream<lanes>(y + at, v);
-        else
-          store_some<lanes>(y + at, v, count);
-      }
+      const auto v = load_some<lanes>(x + r * width + i, count);
+      put(y + r * width + i, activate<kind, acc_t<T>, lanes>(v * scale + shift), count, streams);
     });
-  });
   if (streams) end_stream();
 }
 
@@ -167,21 +160,15 @@ void row_sums(const T* grad, const T* x, const BatchNormRows& part, const BatchN
   for (int64_t done = 0; done < part.rows; done += kBlock) {
     const int64_t n = part.rows - done < kBlock ? part.rows - done : kBlock;
     for (int64_t i = 0; i < width; ++i) s[i] = p[i] = 0;
-    for_each_group(n, [&](int64_t r, auto group) INLINE {
+    for (int64_t r = done; r < done + n; ++r)
       for_each_vector<lanes>(width, [&](int64_t i, int64_t count) INLINE {
-        const auto mean = load_some<lanes>(factors.mean + i, count);
-        auto of_g = load_some<lanes>(s + i, count), of_gx = load_some<lanes>(p + i, count);
-        for (int k = 0; k < group; ++k) {
-          const int64_t at = (done + r + k) * width + i;
-          const auto v = load_some<lanes>(x + at, count);
-          const auto g = before<kind, lanes, false>(load_some<lanes>(grad + at, count), v, factors, i, count);
-          of_g += g;
-          of_gx += g * (v - mean);
-        }
-        store_some<lanes>(s + i, of_g, count);
-        store_some<lanes>(p + i, of_gx, count);
+        const auto v = load_some<lanes>(x + r * width + i, count);
+        const auto after = load_some<lanes>(grad + r * width + i, count);
+        const auto g = before<kind, lanes, false>(after, v, factors, i, count);
+        const auto product = g * (v - load_some<lanes>(factors.mean + i, count));
+        store_some<lanes>(s + i, load_some<lanes>(s + i, count) + g, count);
+        store_some<lanes>(p + i, load_some<lanes>(p + i, count) + product, count);
       });
-    });
     for (int64_t i = 0; i < width; ++i) sum[i] += s[i], product[i] += p[i];
   }
 }
@@ -194,16 +181,17 @@ void run_sums(const T* grad, const T* x, int64_t n, const BatchNormFactors<acc_t
   sum = product = 0;
   for (int64_t done = 0; done < n; done += kBlock * lanes) {
     const int64_t size = n - done < kBlock * lanes ? n - done : kBlock * lanes;
-    Vec<A, lanes> s[kGroup] = {}, p[kGroup] = {};
+    Vec<A, lanes> s[kSums] = {}, p[kSums] = {};
     for_each_vector<lanes>(size, [&](int64_t i, int64_t count) INLINE {
       const auto v = load_some<lanes>(x + done + i, count);
       // Past the end the gradient is 0.
       const auto g = before<kind, lanes, true>(load_some<lanes>(grad + done + i, count), v, factors, 0, count);
-      const int64_t k = i / lanes % kGroup;
+      const int64_t k = i / lanes % kSums;
       s[k] += g;
       p[k] += g * (v - *factors.mean);
     });
-    for (int k = 0; k < kGroup; ++k) sum += total(s[k]), product += total(p[k]);
+    sum += total(s);
+    product += total(p);
   }
 }
 
@@ -212,27 +200,18 @@ void backward(const T* grad, const T* x, const BatchNormRows& part, const BatchN
               bool streams, T* grad_x) {
   constexpr int lanes = kLanes<acc_t<T>>;
   const int64_t rows = one ? 1 : part.rows, width = one ? part.rows : part.width;
-  for_each_group(rows, [&](int64_t r, auto group) INLINE {
+  for (int64_t r = 0; r < rows; ++r)
     for_each_vector<lanes>(width, [&](int64_t i, int64_t count) INLINE {
-      const auto scale = factor<lanes, one>(factors.scale, i, count), mean = factor<lanes, one>(factors.mean, i, count);
-      Vec<acc_t<T>, lanes> slope{}, offset{};
+      const auto v = load_some<lanes>(x + r * width + i, count);
+      const auto after = load_some<lanes>(grad + r * width + i, count);
+      const auto g = before<kind, lanes, one>(after, v, factors, i, count);
+      auto result = factor<lanes, one>(factors.scale, i, count) * g;
       if constexpr (batch) {
-        slope = factor<lanes, one>(factors.slope, i, count);
-        offset = factor<lanes, one>(factors.offset, i, count);
+        const auto distance = v - factor<lanes, one>(factors.mean, i, count);
+        result -= factor<lanes, one>(factors.slope, i, count) * distance + factor<lanes, one>(factors.offset, i, count);
       }
-      for (int k = 0; k < group; ++k) {
-        const int64_t at = (r + k) * width + i;
-        const auto v = load_some<lanes>(x + at, count);
-        const auto g = before<kind, lanes, one>(load_some<lanes>(grad + at, count), v, factors, i, count);
-        auto result = scale * g;
-        if constexpr (batch) result -= slope * (v - mean) + offset;
-        if (streams)
-          stream<lanes>(grad_x + at, result);
-        else
-          store_some<lanes>(grad_x + at, result, count);
-      }
+      put(grad_x + r * width + i, result, count, streams);
     });
-  });
   if (streams) end_stream();
 }
 
@@ -273,8 +252,8 @@ void batch_norm_merge(double n, double* __restrict mean, double* __restrict squa
 template <typename T>
 void batch_norm_forward(const T* x, const BatchNormRows& part, const BatchNormFactors<acc_t<T>>& factors,
                         Activation kind, bool streams, T* y) {
-#define CALL(a)                                                                            \
-  part.width == 1 ? forward<Activation::a, true>(x, part, factors, streams, y)             \
+#define CALL(a)                                                                \
+  part.width == 1 ? forward<Activation::a, true>(x, part, factors, streams, y) \
                   : forward<Activation::a, false>(x, part, factors, streams, y)
   FOR_EACH_ACTIVATION(CALL)
 #undef CALL
@@ -283,8 +262,8 @@ void batch_norm_forward(const T* x, const BatchNormRows& part, const BatchNormFa
 template <typename T>
 void batch_norm_sums(const T* grad, const T* x, const BatchNormRows& part, const BatchNormFactors<acc_t<T>>& factors,
                      Activation kind, acc_t<T>* scratch, double* sum, double* product) {
-#define CALL(a)                                                                                  \
-  part.width == 1 ? run_sums<Activation::a>(grad, x, part.rows, factors, *sum, *product)         \
+#define CALL(a)                                                                          \
+  part.width == 1 ? run_sums<Activation::a>(grad, x, part.rows, factors, *sum, *product) \
                   : row_sums<Activation::a>(grad, x, part, factors, scratch, sum, product)
   FOR_EACH_ACTIVATION(CALL)
 #undef CALL
@@ -292,21 +271,21 @@ void batch_norm_sums(const T* grad, const T* x, const BatchNormRows& part, const
 
 template <typename T>
 void batch_norm_backward(const T* grad, const T* x, const BatchNormRows& part,
-                         const BatchNormFactors<acc_t<T>>& factors, Activation kind, bool streams, T* grad_x) {
+                         const BatchNormFactors<acc_t<T>>& factors, Activation kind, bool streams, T* grad_x){
 #define CALL(a)                                                                                         \
   factors.slope == nullptr ? backward_of<Activation::a, false>(grad, x, part, factors, streams, grad_x) \
                            : backward_of<Activation::a, true>(grad, x, part, factors, streams, grad_x)
-  FOR_EACH_ACTIVATION(CALL)
+    FOR_EACH_ACTIVATION(CALL)
 #undef CALL
 }
 
-#define INSTANTIATE(T)                                                                                                 \
-  template void batch_norm_moments<T>(const T*, const BatchNormRows&, acc_t<T>*, double*, double*);                    \
-  template void batch_norm_forward<T>(const T*, const BatchNormRows&, const BatchNormFactors<acc_t<T>>&, Activation,   \
-                                      bool, T*);                                                                       \
-  template void batch_norm_sums<T>(const T*, const T*, const BatchNormRows&, const BatchNormFactors<acc_t<T>>&,        \
-                                   Activation, acc_t<T>*, double*, double*);                                           \
-  template void batch_norm_backward<T>(const T*, const T*, const BatchNormRows&, const BatchNormFactors<acc_t<T>>&,    \
+#define INSTANTIATE(T)                                                                                               \
+  template void batch_norm_moments<T>(const T*, const BatchNormRows&, acc_t<T>*, double*, double*);                  \
+  template void batch_norm_forward<T>(const T*, const BatchNormRows&, const BatchNormFactors<acc_t<T>>&, Activation, \
+                                      bool, T*);                                                                     \
+  template void batch_norm_sums<T>(const T*, const T*, const BatchNormRows&, const BatchNormFactors<acc_t<T>>&,      \
+                                   Activation, acc_t<T>*, double*, double*);                                         \
+  template void batch_norm_backward<T>(const T*, const T*, const BatchNormRows&, const BatchNormFactors<acc_t<T>>&,  \
                                        Activation, bool, T*);
 INSTANTIATE(float) INSTANTIATE(double) INSTANTIATE(Half) INSTANTIATE(BFloat16)
 

@@ -27,17 +27,16 @@ FASTCNN_FOR_EACH_ISA(
     void batch_norm_merge(double n, double* mean, double* square, double count, const double* more_mean,
                           const double* more_square, int64_t channels);
 
-    template <typename T> void batch_norm_forward(const T* x, const BatchNormRows& part,
-                                                  const BatchNormFactors<acc_t<T>>& factors, Activation kind,
-                                                  bool streams, T* y);
+    template <typename T>
+    void batch_norm_forward(const T* x, const BatchNormRows& part, const BatchNormFactors<acc_t<T>>& factors,
+                            Activation kind, bool streams, T* y);
 
     // Of every channel, the sum of g and of g * (x - mean). scratch: two rows.
-    template <typename T>
-    void batch_norm_sums(const T* grad, const T* x, const BatchNormRows& part,
-                         const BatchNormFactors<acc_t<T>>& factors, Activation kind, acc_t<T>* scratch, double* sum,
-                         double* product);
+    template <typename T> void batch_norm_sums(const T* grad, const T* x, const BatchNormRows& part,
+                                               const BatchNormFactors<acc_t<T>>& factors, Activation kind,
+                                               acc_t<T>* scratch, double* sum, double* product);
 
-    template <typename T> void batch_norm_backward(const T* grad, const T* x, const BatchNormRows& part,
-                                                   const BatchNormFactors<acc_t<T>>& factors, Activation kind,
-                                                   bool streams, T* grad_x);)
+    template <typename T>
+    void batch_norm_backward(const T* grad, const T* x, const BatchNormRows& part,
+                             const BatchNormFactors<acc_t<T>>& factors, Activation kind, bool streams, T* grad_x);)
 }  // namespace fastcnn

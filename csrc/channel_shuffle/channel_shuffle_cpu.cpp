@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "channel_shuffle.h"
+#include "../pointwise_conv2d/pointwise.h"
 #include "channel_shuffle_kernel.h"
 
 namespace fastcnn {
@@ -69,6 +70,42 @@ Tensor channel_shuffle_cpu(const Tensor& input, int64_t groups) {
   return out;
 }
 
+namespace {
+
+constexpr int64_t kPairPixels = 16;  // Brought together at a time, in L1.
+
+Tensor shuffle_pair_cpu(const Tensor& first, const Tensor& second) {
+  constexpr const char* op = "shuffle_pair";
+  STD_TORCH_CHECK(first.dim() == 4 && first.scalar_type() == ScalarType::Float && first.size(1) > 0, op,
+                  ": expected float maps [N, C, H, W]");
+  const int64_t n = first.size(0), each = first.size(1), h = first.size(2), w = first.size(3);
+  const Tensor second_map = *checked(op, second, ScalarType::Float, n, each, h, w);
+  const int64_t row = pixel_row(first);
+  const Tensor first_map = row ? first : dense_as(first, true);
+  Tensor out = empty_4d(first, n, 2 * each, h, w, true);
+  const auto* a = static_cast<const uint32_t*>(first_map.const_data_ptr());
+  const auto* b = static_cast<const uint32_t*>(second_map.const_data_ptr());
+  auto* to = static_cast<uint32_t*>(out.mutable_data_ptr());
+  const auto kernel = FASTCNN_SELECT(shuffle_pixels<uint32_t>);
+  const int64_t grain = std::max<int64_t>(kGrainBytes / (8 * each), 1), a_row = row ? row : each;
+  torch::stable::parallel_for(0, n * h * w, grain, [&](int64_t begin, int64_t end) {
+    const auto pair = std::make_unique_for_overwrite<uint32_t[]>(2 * each * kPairPixels);
+    for (int64_t pixel = begin; pixel < end; pixel += kPairPixels) {
+      const int64_t count = std::min(kPairPixels, end - pixel);
+      for (int64_t i = 0; i < count; ++i) {
+        std::copy_n(a + (pixel + i) * a_row, each, pair.get() + 2 * i * each);
+        std::copy_n(b + (pixel + i) * each, each, pair.get() + (2 * i + 1) * each);
+      }
+      kernel(pair.get(), 2 * each, to + 2 * pixel * each, count, 2, each);
+    }
+  });
+  return out;
+}
+
+}  // namespace
 }  // namespace fastcnn
 
-STABLE_TORCH_LIBRARY_IMPL(fastcnn, CPU, m) { m.impl("channel_shuffle", TORCH_BOX(&fastcnn::channel_shuffle_cpu)); }
+STABLE_TORCH_LIBRARY_IMPL(fastcnn, CPU, m) {
+  m.impl("channel_shuffle", TORCH_BOX(&fastcnn::channel_shuffle_cpu));
+  m.impl("shuffle_pair", TORCH_BOX(&fastcnn::shuffle_pair_cpu));
+}

@@ -72,8 +72,8 @@ Tensor empty_contiguous(const Tensor& x) {
 
 Tensor empty_4d(const Tensor& like, int64_t n, int64_t c, int64_t h, int64_t w, bool channels_last) {
   const std::array<int64_t, 4> sizes{n, c, h, w};
-  const std::array<int64_t, 4> strides = channels_last ? std::array<int64_t, 4>{h * w * c, 1, w * c, c}
-                                                       : std::array<int64_t, 4>{c * h * w, h * w, w, 1};
+  const std::array<int64_t, 4> strides =
+      channels_last ? std::array<int64_t, 4>{h * w * c, 1, w * c, c} : std::array<int64_t, 4>{c * h * w, h * w, w, 1};
   if (auto out = large(like, sizes, strides)) return *out;
   return torch::stable::empty({n, c, h, w}, like.scalar_type(), std::nullopt, like.device(), std::nullopt,
                               channels_last ? MemoryFormat::ChannelsLast : MemoryFormat::Contiguous);

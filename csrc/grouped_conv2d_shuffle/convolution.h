@@ -192,7 +192,8 @@ void convolve_planes(const Convolution& c, const T* x, const Weights<acc_t<T>>& 
 }
 
 // A 1x1 convolution in NHWC: all images are one list of pixels. Channel i of group g is channel g * in_group + i *
-// in_step of a pixel. Results are shuffled into `shuffle` groups.
+// in_step of a pixel. Results are shuffled into `shuffle` groups,
+// or a residual is added before the activation.
 struct PixelConvolution {
   int64_t pixels, groups, in, out, in_group, in_step, shuffle;
 };
@@ -200,14 +201,15 @@ struct PixelConvolution {
 // The weights are a matrix `in` x `out` for each group or, if they are to be turned, `out` x `in`.
 template <typename T>
 void convolve_pixels(const PixelConvolution& c, const T* x, const acc_t<T>* weights, bool turn, const acc_t<T>* bias,
-                     Activation activation, T* y) {
+                     Activation activation, const T* residual, T* y) {
   using A = acc_t<T>;
   using U = std::conditional_t<sizeof(T) == 2, uint16_t, std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>>;
   const int64_t in = c.groups * c.in, out = c.groups * c.out;
   // As many tasks for each thread, of whole tiles.
   const int64_t threads = int64_t(torch::stable::get_num_threads());
   const int64_t shares = (c.pixels / (2 * kTilePixels) + threads) / threads * threads;
-  const int64_t band = (c.pixels + 8 * shares - 1) / (8 * shares) * 8, tasks = (c.pixels + band - 1) / band;
+  const int64_t tile = c.pixels < 16 * shares * 8 ? 1 : 8;  // Of few pixels whole tiles make uneven shares.
+  const int64_t band = (c.pixels + tile * shares - 1) / (tile * shares) * tile, tasks = (c.pixels + band - 1) / band;
   const bool shuffles = c.shuffle > 1 && c.shuffle < out;
   const std::vector<int64_t> b_rows = evenly_spaced(c.in, c.out), out_rows = evenly_spaced(band, out);
   const auto kernel = FASTCNN_SELECT(gemm<T>);
@@ -244,7 +246,7 @@ void convolve_pixels(const PixelConvolution& c, const T* x, const acc_t<T>* weig
                               bias ? bias + g * c.out : nullptr,
                               activation,
                               out_rows.data()};
-        kernel(product, to + g * c.out, nullptr);
+        kernel(product, to + g * c.out, residual ? residual + first * out + g * c.out : nullptr);
       }
       if (shuffles)
         shuffle(reinterpret_cast<const U*>(to), out, reinterpret_cast<U*>(y + first * out), count, c.shuffle,

@@ -1,4 +1,5 @@
 #include "../channel_shuffle/channel_shuffle.h"
+#include "../pointwise_conv2d/pointwise.h"
 #include "convolution.h"
 #include "weight_gradient.h"
 
@@ -83,7 +84,7 @@ void forward(const Convolution& c, const Tensor& input, const Tensor& weight, co
     return convolve_planes(c, from, Weights<A>{data_of<T>(w), c.out * c.terms(), c.terms(), 1}, data_of<T>(b),
                            activation, to);
   const PixelConvolution pixels{c.images * c.in_pixels(), c.groups, c.in, c.out, c.in, 1, shuffle_groups};
-  convolve_pixels(pixels, from, data_of<T>(w), true, data_of<T>(b), activation, to);
+  convolve_pixels<T>(pixels, from, data_of<T>(w), true, data_of<T>(b), activation, nullptr, to);
 }
 
 Tensor grouped_conv2d_shuffle_cpu(const Tensor& input, const Tensor& weight, std::optional<Tensor> bias, Sizes stride,
@@ -102,6 +103,29 @@ Tensor grouped_conv2d_shuffle_cpu(const Tensor& input, const Tensor& weight, std
   if (out.numel() == 0) return out;
   FASTCNN_DISPATCH_FLOATING(x.scalar_type(), op, forward<scalar_t>(c, x, weight, bias, shuffle_groups, kind, out));
   return out;
+}
+
+Tensor grouped_pointwise_cpu(const Tensor& input, const Tensor& weight, const Tensor& turned,
+                             std::optional<Tensor> bias, int64_t groups, int64_t shuffle_groups, int64_t activation,
+                             std::optional<Tensor> residual) {
+  constexpr const char* op = "grouped_pointwise";
+  STD_TORCH_CHECK(input.scalar_type() == ScalarType::Float && weight.dim() == 4 && weight.size(2) == 1 &&
+                      weight.size(3) == 1 && !(residual && shuffle_groups > 1),
+                  op, ": expected float input, weight [out, C, 1, 1], and a residual or a shuffle");
+  const Convolution c =
+      convolution(op, sizes_of(input), sizes_of(weight), {1, 1}, {0, 0}, {1, 1}, groups, shuffle_groups);
+  STD_TORCH_CHECK(c.in > 0 && c.out >= kGemmLanes, op, ": expected at least ", kGemmLanes, " filters to a group");
+  const Tensor x = dense_as(input, true);
+  const int64_t channels = weight.size(0), height = input.size(2), width = input.size(3);
+  const std::optional<Tensor> added = checked(op, residual, ScalarType::Float, c.images, channels, height, width);
+  Tensor y = empty_4d(x, c.images, channels, height, width, true);
+  if (y.numel() == 0) return y;
+  const PixelConvolution pixels{c.images * height * width, groups, c.in, c.out, c.in, 1, shuffle_groups};
+  convolve_pixels<float>(pixels, static_cast<const float*>(x.const_data_ptr()), floats(op, turned, weight.numel()),
+                         false, floats(op, bias, channels), checked(op, activation),
+                         added ? static_cast<const float*>(added->const_data_ptr()) : nullptr,
+                         static_cast<float*>(y.mutable_data_ptr()));
+  return y;
 }
 
 // The convolution that gives the gradient of the input of `c`: over its gradient, spread by the stride.
@@ -164,7 +188,7 @@ void backward_input(const Backward& b, const Tensor& weight, Tensor& out) {
   if (by_pixel(b.c)) {
     PixelConvolution pixels = b.pixels;
     std::swap(pixels.in, pixels.out);
-    return convolve_pixels(pixels, from, data_of<T>(w), false, kNoBias, Activation::none, to);
+    return convolve_pixels<T>(pixels, from, data_of<T>(w), false, kNoBias, Activation::none, nullptr, to);
   }
   const Convolution t = transposed(b.c);
   if (t.terms() == t.in)
@@ -217,6 +241,7 @@ Tensor grouped_conv2d_shuffle_backward_weight_cpu(const Tensor& gradient, const 
 
 STABLE_TORCH_LIBRARY_IMPL(fastcnn, CPU, m) {
   m.impl("grouped_conv2d_shuffle", TORCH_BOX(&fastcnn::grouped_conv2d_shuffle_cpu));
+  m.impl("grouped_pointwise", TORCH_BOX(&fastcnn::grouped_pointwise_cpu));
   m.impl("grouped_conv2d_shuffle_backward_input", TORCH_BOX(&fastcnn::grouped_conv2d_shuffle_backward_input_cpu));
   m.impl("grouped_conv2d_shuffle_backward_weight", TORCH_BOX(&fastcnn::grouped_conv2d_shuffle_backward_weight_cpu));
 }

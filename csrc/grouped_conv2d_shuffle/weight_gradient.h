@@ -128,8 +128,9 @@ void weight_gradient_blocks(int64_t pixels, int64_t in, int64_t out, const T* x,
           widen(grad + (first + p) * out + row, grads.get() + p * kGradRow, rows);
           widen(x + (first + p) * in + column, from.get() + p * kInputRow, columns);
         }
-        const Gemm<A> product{rows,          columns, count,   grads.get(),      1,              kGradRow, from.get(),
-                              b_rows.data(), nullptr, nullptr, Activation::none, out_rows.data()};
+        const Gemm<A> product{
+            rows,    columns,          count,          grads.get(), 1, kGradRow, from.get(), b_rows.data(), nullptr,
+            nullptr, Activation::none, out_rows.data()};
         accumulate(product, sums.get());
       }
       for (int64_t r = 0; r < rows; ++r) narrow(sums.get() + r * kColumns, to + (row + r) * in + column, columns);

@@ -22,14 +22,14 @@ namespace {
   return static_cast<const float*>(x->const_data_ptr());
 }
 
-Activation checked(const char* op, int64_t activation) {
+[[maybe_unused]] Activation checked(const char* op, int64_t activation) {
   STD_TORCH_CHECK(activation >= 0 && activation <= int64_t(Activation::silu), op, ": no such activation: ", activation);
   return Activation(activation);
 }
 
 // In the order N, H, W, C, as kernels read it, what is to be added to a result of this size.
-std::optional<Tensor> checked(const char* op, const std::optional<Tensor>& residual, ScalarType dtype, int64_t n,
-                              int64_t c, int64_t h, int64_t w) {
+[[maybe_unused]] std::optional<Tensor> checked(const char* op, const std::optional<Tensor>& residual, ScalarType dtype,
+                                               int64_t n, int64_t c, int64_t h, int64_t w) {
   if (!residual) return std::nullopt;
   STD_TORCH_CHECK(residual->dim() == 4 && residual->size(0) == n && residual->size(1) == c && residual->size(2) == h &&
                       residual->size(3) == w && residual->scalar_type() == dtype,

@@ -68,10 +68,32 @@ Tensor pointwise_conv2d_cpu(const Tensor& input, const Tensor& weight, std::opti
   return turn ? dense_as(y, false) : y;
 }
 
+Tensor linear_cpu(const Tensor& input, const Tensor& weight, const Tensor& packed, std::optional<Tensor> bias) {
+  constexpr const char* op = "linear";
+  STD_TORCH_CHECK(input.dim() == 2 && input.scalar_type() == ScalarType::Float && weight.dim() == 2 &&
+                      weight.size(1) == input.size(1) && input.size(1) > 0 && weight.size(0) >= kGemmLanes,
+                  op, ": expected float input [N, C] and weight [out, C], out at least ", kGemmLanes);
+  const int64_t n = input.size(0), in = input.size(1), out = weight.size(0);
+  const Tensor x = contiguous_as(input, ScalarType::Float);
+  Tensor y = torch::stable::empty({n, out}, ScalarType::Float, std::nullopt, x.device());
+  const Pointwise<float> product{n,
+                                 Panels(in, out),
+                                 static_cast<const float*>(x.const_data_ptr()),
+                                 in,
+                                 floats(op, packed, in * out),
+                                 floats(op, bias, out),
+                                 nullptr,
+                                 Activation::none,
+                                 static_cast<float*>(y.mutable_data_ptr())};
+  if (n > 0) product.run();
+  return y;
+}
+
 }  // namespace
 }  // namespace fastcnn
 
 STABLE_TORCH_LIBRARY_IMPL(fastcnn, CPU, m) {
   m.impl("pointwise_conv2d", TORCH_BOX(&fastcnn::pointwise_conv2d_cpu));
+  m.impl("linear", TORCH_BOX(&fastcnn::linear_cpu));
   m.impl("pointwise_conv2d_pack", TORCH_BOX(&fastcnn::pointwise_conv2d_pack_cpu));
 }

@@ -1,6 +1,6 @@
 """Networks: ``create`` one of ``list_models``; ``summary`` counts it; ``load_weights`` fills it."""
 
-from fastcnn.models import classification
+from fastcnn.models import classification, detection
 from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import create, find_entry, list_models, list_weights, register
@@ -25,6 +25,7 @@ __all__ = [
     "count_params",
     "count_weights_only",
     "create",
+    "detection",
     "find_entry",
     "list_models",
     "list_weights",

@@ -9,11 +9,12 @@ from fastcnn.models import _lectures
 from fastcnn.models._lectures import LECTURES, MACS, PARAMS, SIZE, STORED, Quote
 from fastcnn.models._lectures_cells import CELL_NOTES, CELL_QUOTES
 from fastcnn.models._lectures_mobile import MOBILE_NOTES, MOBILE_QUOTES
+from fastcnn.models._lectures_yolo import YOLO_NOTES, YOLO_QUOTES
 from fastcnn.models._registry import create, list_models
 from fastcnn.models._summary import Summary, summary
 
-QUOTES = (*_lectures.QUOTES, *MOBILE_QUOTES, *CELL_QUOTES)
-NOTES = (*_lectures.NOTES, *MOBILE_NOTES, *CELL_NOTES)
+QUOTES = (*_lectures.QUOTES, *MOBILE_QUOTES, *CELL_QUOTES, *YOLO_QUOTES)
+NOTES = (*_lectures.NOTES, *MOBILE_NOTES, *CELL_NOTES, *YOLO_NOTES)
 
 PAGE = """\
 # What the lectures say

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
 from torch import Tensor, nn
 
 from fastcnn.models._preprocess import IMAGENET, Preprocess
+from fastcnn.nn.fused import runs_eagerly
 from fastcnn.nn.fusing import fold_conv_norm
+from fastcnn.nn.norms import run_in_turn
+from fastcnn.nn.program import run_recorded
 
 Net = TypeVar("Net", bound="ConvNet")
 
@@ -70,18 +74,24 @@ class ConvNet(nn.Module):
         feature_chain: every feature, in the order of computation.
         head_names: names of the children that belong to the head and not to the features, auxiliary heads included.
         classifier_path: path of the layer whose outputs are the classes: linear, or a 1x1 convolution.
+        outputs_per_class: of that layer.
         auxiliary: classifiers that only training runs, from the first to the last: the feature each is put on, and
             the name of the child, a module from that map to logits.
         auxiliary_classifier: path of the layer in each of them whose outputs are the classes.
+        old_keys: (pattern, replacement), as of ``re.sub``, for keys of published files that are not today's.
         conv_chains: see :func:`fastcnn.nn.fold_conv_norm`; for pairs that are this module's own children.
+        is_fused: whether :meth:`fuse` has been called.
     """
 
     feature_chain: tuple[Feature, ...]
     head_names: tuple[str, ...]
     classifier_path: str
+    outputs_per_class: int = 1
     auxiliary: tuple[tuple[str, str], ...] = ()
     auxiliary_classifier = "fc"
+    old_keys: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
     conv_chains: tuple[tuple[str, ...], ...] = ()
+    is_fused = False
 
     def __init__(self, row: Row) -> None:
         super().__init__()
@@ -123,6 +133,11 @@ class ConvNet(nn.Module):
         if input.dim() != 4 or input.shape[1] != self.in_channels:
             shape = tuple(input.shape)
             raise ValueError(f"{type(self).__name__} takes (N, {self.in_channels}, H, W), got {shape}")
+        if self.is_fused and runs_eagerly():
+            return run_recorded(self, self._run, input)
+        return self._run(input)
+
+    def _run(self, input: Tensor) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor]:
         if self.feature_names:
             return self.forward_stages(input, self.feature_names)
         if not (self.training and self.auxiliary):
@@ -131,6 +146,10 @@ class ConvNet(nn.Module):
         maps = self.forward_stages(input, (*(name for name, _ in self.auxiliary), last))
         heads = (self.get_submodule(head)(maps[name]) for name, head in self.auxiliary)
         return (self.forward_head(maps[last]), *heads)
+
+    def forward_layers(self, input: Tensor) -> Any:
+        """Every layer once, for :func:`fastcnn.models.summary`: ``forward``, but of a detector what no value steers."""
+        return self(input)
 
     def forward_features(self, input: Tensor) -> Tensor:
         """The last feature map, before any pooling: (N, channels, H / stride, W / stride)."""
@@ -141,8 +160,7 @@ class ConvNet(nn.Module):
         """The maps of the features ``names``, in the order of computation."""
         out: dict[str, Tensor] = {}
         for stage in self.feature_chain:
-            for path in stage.modules:
-                input = attrgetter(path)(self)(input)
+            input = run_in_turn([attrgetter(path)(self) for path in stage.modules], input)
             if stage.name in names:
                 out[stage.name] = input
         return out
@@ -194,20 +212,24 @@ class ConvNet(nn.Module):
             raise ValueError(f"this {type(self).__name__} was built with features_only and has no head")
         row = dataclasses.replace(self.row, num_classes=num_classes)
         for path in (self.classifier_path, *(f"{head}.{self.auxiliary_classifier}" for _, head in self.auxiliary)):
-            old = self.get_submodule(path)
-            assert isinstance(old, nn.Linear | nn.Conv2d)
-            options: dict[str, Any] = {"bias": old.bias is not None, "device": old.weight.device}
-            options["dtype"] = old.weight.dtype
-            new = (
-                nn.Linear(old.in_features, num_classes, **options)
-                if isinstance(old, nn.Linear)
-                else nn.Conv2d(old.in_channels, num_classes, old.kernel_size, **options)  # type: ignore[arg-type]
-            )
-            self.init_weights(new)
-            new.train(old.training)
-            self.set_submodule(path, new)
+            self.renew(path, num_classes)
         self.row = row
         return self
+
+    def renew(self, path: str, outputs: int) -> None:
+        """Puts a fresh linear layer or convolution of so many outputs in the place of the one at ``path``."""
+        old = self.get_submodule(path)
+        assert isinstance(old, nn.Linear | nn.Conv2d)
+        options: dict[str, Any] = {"bias": old.bias is not None, "device": old.weight.device}
+        options["dtype"] = old.weight.dtype
+        new = (
+            nn.Linear(old.in_features, outputs, **options)
+            if isinstance(old, nn.Linear)
+            else nn.Conv2d(old.in_channels, outputs, old.kernel_size, **options)  # type: ignore[arg-type]
+        )
+        self.init_weights(new)
+        new.train(old.training)
+        self.set_submodule(path, new)
 
     def init_weights(self, module: nn.Module) -> None:
         """Initialises ``module``, the network or a part of it, as this family publishes it."""
@@ -220,7 +242,11 @@ class ConvNet(nn.Module):
         Eval mode only; outputs stay the same up to rounding; a second call changes nothing. The state dict is
         the fused one afterwards (convolutions with biases, no norms), so load weights before.
 
+        Without gradients on a CPU, the operators that a call comes to are recorded for each size of the input, and
+        called without the layers' Python from the third call on, until something in the network changes.
+
         Raises:
             RuntimeError: the network is in training mode.
         """
+        self.is_fused = True
         return fold_conv_norm(self)

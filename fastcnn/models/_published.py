@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
@@ -25,17 +24,15 @@ class Published:
 
     Attributes:
         file: its name, which ends with the first digits of its SHA-256, or its whole URL.
-        preprocess: of the images that it was judged with.
+        preprocess: of the images that it was judged with; None is the row's.
         overrides: fields of the network's row that it needs.
         optional: children that it has weights for, and that the network may be built without.
-        renamed: (pattern, replacement) for keys that are not today's.
     """
 
     file: str
-    preprocess: Preprocess = IMAGENET
+    preprocess: Preprocess | None = IMAGENET
     overrides: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     optional: tuple[str, ...] = ()
-    renamed: tuple[str, str] | None = None
 
     @property
     def url(self) -> str:
@@ -58,14 +55,17 @@ def _v2(first: str, second: str) -> dict[str, Published]:
     return {"IMAGENET1K_V1": Published(first), "IMAGENET1K_V2": Published(second, _NEWER)}
 
 
-def _dense(file: str) -> dict[str, Published]:
-    # The files are older than the ban on dots in the names of modules.
-    return _v1(file, renamed=(r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2"))
-
-
 def _efficient(file: str, crop: int, resize: int) -> dict[str, Published]:
     return _v1(file, _judged(crop, resize, "bicubic"))
 
+
+def _coco(file: str, **overrides: Any) -> dict[str, Published]:
+    # Batch norms were constants in training. Rows have the detectors' own preprocessing.
+    return {"COCO_V1": Published(f"{file}.pth", None, MappingProxyType({"frozen_norms": True, **overrides}))}
+
+
+# Before the batch norms of these files got an epsilon.
+_NO_EPS: dict[str, Any] = {"norm_eps": 0.0, "frozen_stages": 2}
 
 # Trained on images of mean and deviation 0.5, which the networks make of ImageNet's.
 _HALVED = MappingProxyType({"transform_input": True})
@@ -95,10 +95,10 @@ PUBLISHED: dict[str, dict[str, Published]] = {
     "resnext101_64x4d": _v1("resnext101_64x4d-173b62eb.pth", _NEWER),
     "wide_resnet50_2": _v2("wide_resnet50_2-95faca4d.pth", "wide_resnet50_2-9ba9bcbe.pth"),
     "wide_resnet101_2": _v2("wide_resnet101_2-32ee1156.pth", "wide_resnet101_2-d733dc28.pth"),
-    "densenet121": _dense("densenet121-a639ec97.pth"),
-    "densenet161": _dense("densenet161-8d451a50.pth"),
-    "densenet169": _dense("densenet169-b2777c0a.pth"),
-    "densenet201": _dense("densenet201-c1103571.pth"),
+    "densenet121": _v1("densenet121-a639ec97.pth"),
+    "densenet161": _v1("densenet161-8d451a50.pth"),
+    "densenet169": _v1("densenet169-b2777c0a.pth"),
+    "densenet201": _v1("densenet201-c1103571.pth"),
     "squeezenet1_0": _v1("squeezenet1_0-b66bff10.pth"),
     "squeezenet1_1": _v1("squeezenet1_1-b8a52dc0.pth"),
     "mobilenet_v2": _v2("mobilenet_v2-b0353104.pth", "mobilenet_v2-7ebf99e0.pth"),
@@ -126,6 +126,13 @@ PUBLISHED: dict[str, dict[str, Published]] = {
     "efficientnet_v2_s": _v1("efficientnet_v2_s-dd5fe13b.pth", _judged(384, 384)),
     "efficientnet_v2_m": _v1("efficientnet_v2_m-dc08266a.pth", _judged(480, 480)),
     "efficientnet_v2_l": _v1("efficientnet_v2_l-59c71312.pth", _judged(480, 480, "bicubic", mean=HALVES, std=HALVES)),
+    "fasterrcnn_resnet50_fpn": _coco("fasterrcnn_resnet50_fpn_coco-258fb6c6", **_NO_EPS),
+    "fasterrcnn_mobilenet_v3_large_fpn": _coco("fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7", frozen_stages=7),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": _coco("fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9", frozen_stages=7),
+    "maskrcnn_resnet50_fpn": _coco("maskrcnn_resnet50_fpn_coco-bf2d0c1e", **_NO_EPS),
+    "retinanet_resnet50_fpn": _coco("retinanet_resnet50_fpn_coco-eeacb38b", **_NO_EPS),
+    "ssd300_vgg16": {"COCO_V1": Published("ssd300_vgg16_coco-b556d3b4.pth", None)},
+    "ssdlite320_mobilenet_v3_large": {"COCO_V1": Published("ssdlite320_mobilenet_v3_large_coco-a79551df.pth", None)},
 }
 
 
@@ -151,7 +158,7 @@ def find_published(name: str, tag: str) -> Published:
 
 
 def fetch(published: Published) -> dict[str, Tensor]:
-    """The state dict, with today's keys: from ``torch.hub``'s cache, or from the network with its hash checked.
+    """The state dict, from ``torch.hub``'s cache, or from the network with its hash checked.
 
     Raises:
         RuntimeError: the file cannot be fetched, or has another hash.
@@ -168,8 +175,6 @@ def fetch(published: Published) -> dict[str, Tensor]:
         if "invalid hash" in str(error):
             raise RuntimeError(f"{url} is not the file that was published ({_reason(error)}): {instead}") from None
         raise ValueError(f"{cached} is no readable PyTorch file ({_reason(error)}): delete it") from None
-    if published.renamed is not None:
-        state = {re.sub(*published.renamed, key): value for key, value in state.items()}
     return state
 
 

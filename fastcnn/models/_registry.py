@@ -91,7 +91,8 @@ def create(
     entry = find_entry(name)
     published = find_published(name, str(weights)) if is_tag(weights) else None
     if published is not None:
-        overrides = {"preprocess": published.preprocess, **published.overrides, **overrides}
+        judged = {} if published.preprocess is None else {"preprocess": published.preprocess}
+        overrides = {**judged, **published.overrides, **overrides}
     if num_classes is not None:
         overrides["num_classes"] = num_classes
     if dtype is not None and not dtype.is_floating_point:

@@ -144,7 +144,8 @@ def summary(model: str | nn.Module, input_size: InputSize | None = None) -> Summ
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(leave)
     with torch.no_grad(), counter:
-        net(torch.empty(shape, dtype=dtype, device="meta"))
+        run = net.forward_layers if isinstance(net, ConvNet) else net
+        run(torch.empty(shape, dtype=dtype, device="meta"))
     return Summary(
         name=name,
         input_shape=shape,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from os import PathLike, fspath
 from pathlib import Path
 from typing import TypeVar
@@ -37,6 +38,8 @@ def load_weights(model: N, path: str | PathLike[str]) -> N:
 
 def copy_weights(model: N, state: dict[str, Tensor], name: str) -> N:
     """:func:`load_weights` of tensors already read from the file ``name``."""
+    for pattern, today in model.old_keys if isinstance(model, ConvNet) else ():
+        state = {re.sub(pattern, today, key): value for key, value in state.items()}
     dropped = tuple(f"{path}." for path in model.dropped_paths) if isinstance(model, ConvNet) else ()
     state = {key: value for key, value in state.items() if not key.startswith(dropped)} if dropped else state
     _check_num_classes(model, state, name)
@@ -97,8 +100,9 @@ def _check_num_classes(model: nn.Module, state: dict[str, Tensor], name: str) ->
     if not isinstance(model, ConvNet) or model.features_only:
         return
     classifier = state.get(f"{model.classifier_path}.weight")
-    if classifier is not None and classifier.dim() in (2, 4) and classifier.shape[0] != model.num_classes:
-        found, wanted = classifier.shape[0], model.num_classes
+    outputs, wanted = model.outputs_per_class, model.num_classes
+    if classifier is not None and classifier.dim() in (2, 4) and classifier.shape[0] != outputs * wanted:
+        found = classifier.shape[0] // outputs
         raise ValueError(
             f"{name} has {found} classes, the network {wanted}: build it with num_classes={found}, "
             f"load the weights, then call replace_head({wanted})"

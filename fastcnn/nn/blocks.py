@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcnn import ops
-from fastcnn.nn.fused import FusedConv2d, is_hooked, runs_as_told, runs_eagerly
+from fastcnn.nn.fused import FusedConv2d, FusedMean2d, is_hooked, runs_as_told, runs_eagerly
 from fastcnn.nn.fusing import fold_conv_norm
 from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, Hardsigmoid, PointwiseConv2d
 from fastcnn.nn.norms import Steps
@@ -142,6 +142,7 @@ class ConvNormAct(ConvSequence):
 
 
 _PLAIN = (nn.Conv2d, FusedConv2d)
+_MEANS = (nn.AdaptiveAvgPool2d, FusedMean2d)
 _ACTIVATIONS: dict[type, str] = {nn.ReLU: "relu", nn.SiLU: "silu"}
 _GATES: dict[type, str] = {nn.Sigmoid: "sigmoid", nn.Hardsigmoid: "hardsigmoid", Hardsigmoid: "hardsigmoid"}
 
@@ -194,7 +195,7 @@ class SqueezeExcite(nn.Module):
         if not (
             type(self.activation) in _ACTIVATIONS
             and type(self.scale_activation) in _GATES
-            and type(self.avgpool) is nn.AdaptiveAvgPool2d
+            and type(self.avgpool) in _MEANS
             and type(fc1) in _PLAIN  # Another subclass may quantise, or parametrise its weight.
             and type(fc2) in _PLAIN
             and self.avgpool.output_size == 1

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.modules.module import _has_any_global_hook
 
+from fastcnn.nn.layers import ChannelShuffle
 from fastcnn.ops import _library
+from fastcnn.ops._channel_means import op as _means_op
 from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS, conv2d_size
 from fastcnn.ops._dense_conv2d import into as _into_op
 from fastcnn.ops._dense_conv2d import op as _dense_op
 from fastcnn.ops._dense_conv2d import pack_taps
+from fastcnn.ops._linear import op as _linear_op
+from fastcnn.ops._shuffle_pair import op as _pair_op
 from fastcnn.ops.pointwise_conv2d import _op as _pointwise_op
 from fastcnn.ops.pointwise_conv2d import fits, pack
 
@@ -65,7 +69,12 @@ def takes(input: Tensor, dim: int, channels: int) -> bool:
     )
 
 
-class _Packs(nn.Module):
+def has_versions(weight: Tensor | None) -> TypeGuard[Tensor]:
+    """Whether a layer's weight is a tensor, and tells when it is changed."""
+    return weight is not None and not weight.is_inference()  # None if it is parametrised.
+
+
+class Packs(nn.Module):
     """Keeps what was made of a layer's weight until the weight changes; not in copies, not in files."""
 
     weight: Tensor
@@ -73,7 +82,7 @@ class _Packs(nn.Module):
     def packed(self, make: Callable[[Tensor], Tensor], kind: str = "ours") -> Tensor | None:
         """``make(weight)``, one of a kind; None where the weight is not float32 on a CPU, or changes untold."""
         weight = self._parameters.get("weight")
-        if weight is None or weight.is_inference():  # The former if it is parametrised.
+        if not has_versions(weight):
             return None
         key = weight.data_ptr(), weight._version, kind, weight.shape, weight.stride()
         kept = self.__dict__.get("_kept")
@@ -95,7 +104,7 @@ class _Packs(nn.Module):
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}
 
 
-class FusedConv2d(_Packs, nn.Conv2d):
+class FusedConv2d(Packs, nn.Conv2d):
     """:class:`torch.nn.Conv2d` of one group, with its activation: what ``fuse()`` makes of it.
 
     ``forward(input, residual=None)`` is ``activation(conv2d(input) + residual)``, (N, C, H, W) to
@@ -173,11 +182,11 @@ class FusedConv2d(_Packs, nn.Conv2d):
         return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
 
 
-class FusedLinear(_Packs, nn.Linear):
+class FusedLinear(Packs, nn.Linear):
     """:class:`torch.nn.Linear` for few inputs at a time: what ``fuse()`` makes of it.
 
-    (N, in_features) in float32 on a CPU without a gradient runs :func:`fastcnn.ops.pointwise_conv2d` with a second copy
-    of up to 16 MB of weights, packed; all else PyTorch's function. Deterministic.
+    (N, in_features) in float32 on a CPU without a gradient runs our kernel, with a second copy of up to 16 MB of
+    weights, packed; all else PyTorch's function. Deterministic.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -185,8 +194,20 @@ class FusedLinear(_Packs, nn.Linear):
         packed = self.packed(pack) if fitting and runs_eagerly() and takes(input, 2, self.in_features) else None
         if packed is None:
             return super().forward(input)
-        pixels, filters = input[:, :, None, None], self.weight[:, :, None, None]
-        return call(_pointwise_op, pixels, filters, self.bias, None, 0, packed).flatten(1)
+        bias = None if self.bias is None else self.bias.contiguous()
+        return call(_linear_op, input, self.weight, packed, bias)
+
+
+class FusedMean2d(nn.AdaptiveAvgPool2d):
+    """The mean of each channel, (N, C, H, W) to (N, C, 1, 1): what ``fuse()`` makes of ``nn.AdaptiveAvgPool2d(1)``.
+
+    In float32 on a CPU without a gradient our kernel, with fixed sums: deterministic. Else PyTorch's function.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.output_size in (1, (1, 1)) and runs_eagerly() and input.dim() == 4 and takes(input, 4, input.size(1)):
+            return call(_means_op, input)
+        return super().forward(input)
 
 
 def call(op: Any, *arguments: Any) -> Any:
@@ -219,12 +240,28 @@ def side_by_side(convolutions: Sequence[nn.Module], input: Tensor) -> Tensor | N
     return out
 
 
+def shuffled_pair(first: Tensor, second: Tensor, shuffle: nn.ChannelShuffle) -> Tensor:
+    """``shuffle(torch.cat([first, second], 1))``; of two groups in channels_last in one copy, for inference."""
+    if (
+        type(shuffle) is ChannelShuffle
+        and shuffle.groups == 2
+        and not is_hooked(shuffle)
+        and runs_eagerly()
+        and takes(first, 4, second.size(1))
+        and takes(second, 4, second.size(1))
+        and first.shape == second.shape
+        and second.is_contiguous(memory_format=torch.channels_last)
+    ):
+        return call(_pair_op, first, second)
+    return shuffle(torch.cat([first, second], 1))
+
+
 def is_hooked(layer: Any) -> bool:
     """Whether somebody wants to hear of its calls."""
     return bool(layer._forward_hooks or layer._forward_pre_hooks or "forward" in layer.__dict__)
 
 
-def is_map(residual: Tensor, size: tuple[int, ...]) -> bool:
+def is_map(residual: Tensor | None, size: tuple[int, ...]) -> bool:
     """Whether kernels can add it to a result of this size."""
     return type(residual) is Tensor and residual.dtype is torch.float32 and residual.is_cpu and residual.shape == size
 

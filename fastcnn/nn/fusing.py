@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from fastcnn.nn.fused import FusedConv2d, FusedLinear
+from fastcnn.nn.fused import FusedConv2d, FusedLinear, FusedMean2d
+from fastcnn.nn.grouped import FusedGroupedConv2d
 from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle, PointwiseConv2d
 from fastcnn.nn.norms import ACTIVATION_OF
 
@@ -46,6 +47,7 @@ _ABSORBED: dict[type, dict[type, str]] = {
     DepthwiseConv2d: ACTIVATION_OF,
     FusedConv2d: ACTIVATION_OF,
     GroupedConv2dShuffle: {nn.ReLU: "relu"},
+    FusedGroupedConv2d: {nn.ReLU: "relu"},
 }
 
 
@@ -75,8 +77,9 @@ def fold_conv_norm(model: M) -> M:
     convolution then has its scale in the weight, and a bias. Of what comes next the convolution takes over, in their
     order and up to the first that it cannot, the activation and the channel shuffle that its kernel can do: a
     :class:`DepthwiseConv2d` and a :class:`FusedConv2d` any activation that they have, a :class:`GroupedConv2dShuffle`
-    ReLU and the shuffle. Every :class:`torch.nn.Conv2d` of one group becomes such a :class:`FusedConv2d`, and every
-    :class:`torch.nn.Linear` a :class:`FusedLinear`.
+    ReLU and the shuffle. Every :class:`torch.nn.Conv2d` of one group becomes such a :class:`FusedConv2d`, every
+    grouped 1x1 one a :class:`FusedGroupedConv2d`, every :class:`torch.nn.Linear` a :class:`FusedLinear`, and every
+    :class:`torch.nn.AdaptiveAvgPool2d` a :class:`FusedMean2d`.
 
     An ``nn.Identity`` takes the place of each, so the state dict has no keys of the norm any more. Outputs are those
     of eval mode up to rounding. Norms that depend on the batch (no running statistics) or are no batch norms stay,
@@ -102,6 +105,10 @@ def fold_conv_norm(model: M) -> M:
             layer.__class__ = FusedConv2d
         elif type(layer) is nn.Linear:
             layer.__class__ = FusedLinear
+        elif type(layer) is GroupedConv2dShuffle and layer.kernel_size == (1, 1):
+            layer.__class__ = FusedGroupedConv2d
+        elif type(layer) is nn.AdaptiveAvgPool2d:
+            layer.__class__ = FusedMean2d
     for module, conv, after in chains:
         norm = _descendant(module, after[0])
         if isinstance(norm, _BatchNorm) and norm.running_var is not None:

@@ -264,13 +264,13 @@ class MultiScaleRoIAlign(nn.Module):
 class PointwiseConv2d(nn.Conv2d):
     """1x1 :class:`torch.nn.Conv2d` of one group on :func:`fastcnn.ops.pointwise_conv2d`, with its constructor and keys.
 
-    (N, C, H, W) to (N, out_channels, H, W). Errors, dtypes, layouts and determinism are those of the op; under
-    ``torch.compile``, which fuses what it sees, and for single images (C, H, W) it is PyTorch's convolution. Source:
-    Howard et al., MobileNets, 2017, section 3.1.
+    (N, C, H, W) to (N, out_channels, H, W). Errors, dtypes, layouts and determinism are those of the op on a CPU, for
+    channels_last; elsewhere, for single images (C, H, W) and under ``torch.compile``, which fuses what it sees, it is
+    PyTorch's convolution. Source: Howard et al., MobileNets, 2017, section 3.1.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or input.dim() != 4 or input.is_contiguous():
+        if torch.compiler.is_compiling() or not input.is_cpu or input.dim() != 4 or input.is_contiguous():
             return super().forward(input)
         return ops.pointwise_conv2d(input, self.weight, self.bias)
 

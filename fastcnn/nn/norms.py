@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from torch import Tensor, nn
@@ -63,11 +63,15 @@ def norm_act_at_start(layers: Sequence[nn.Module]) -> tuple[NormAct | None, int]
     return NormAct(norm, act), 1 if act is None else 2  # type: ignore[arg-type]
 
 
-def norm_act(norm: nn.Module, act: nn.Module, input: Tensor) -> Tensor:
-    """``act(norm(input))``, as one op where that computes it."""
-    if _is_norm(norm) and _follows(norm, act) and _takes(input) and runs_as_told():
-        return normalize(norm, input, ACTIVATION_OF[type(act)])  # type: ignore[arg-type]
-    return act(norm(input))  # type: ignore[no-any-return]
+def run_in_turn(layers: Iterable[nn.Module], input: Tensor) -> Tensor:
+    """What the layers make of it one after the other, batch norms together with the activations after them."""
+    left = list(layers)
+    pairs = runs_as_told()
+    while left:
+        step, count = norm_act_at_start(left) if pairs else (None, 0)
+        input = left[0](input) if step is None else step(input)
+        del left[: count or 1]
+    return input
 
 
 class Steps:

@@ -9,15 +9,15 @@ from typing import Any
 from torch import Tensor, nn
 
 from fastcnn.nn.fused import FusedConv2d, bias_of, call, is_hooked, is_map, out_size, paddings, takes
-from fastcnn.nn.layers import DepthwiseConv2d, GroupedConv2dShuffle
+from fastcnn.nn.grouped import FusedGroupedConv2d
+from fastcnn.nn.layers import DepthwiseConv2d
 from fastcnn.nn.norms import norm_act_at_start
 from fastcnn.ops._convolutions import ACTIVATIONS
 from fastcnn.ops._inverted_residual import op
 from fastcnn.ops.pointwise_conv2d import pack
 
-# The modules; in the package their names are those of the functions.
+# The module; in the package its name is that of the function.
 depthwise = importlib.import_module("fastcnn.ops.depthwise_conv2d")
-grouped = importlib.import_module("fastcnn.ops.grouped_conv2d_shuffle")
 
 Step = Callable[[Tensor, Tensor | None], Tensor]
 _KERNELS, _STRIDES = ((3, 3), (5, 5), (7, 7)), ((1, 1), (2, 2))
@@ -98,7 +98,7 @@ def _step(layer: nn.Module) -> Step:
             result = layer(input)
         return result if residual is None else result + residual
 
-    if not isinstance(layer, FusedConv2d):
+    if not isinstance(layer, FusedConv2d | FusedGroupedConv2d):
         return run
 
     def run_fused(input: Tensor, residual: Tensor | None) -> Tensor:
@@ -146,22 +146,8 @@ def _depthwise(layer: Any, input: Tensor) -> Tensor | None:
     return call(depthwise._op, input, weight, bias, layer.stride, paddings(layer), (1, 1), kind)
 
 
-def _grouped(layer: Any, input: Tensor) -> Tensor | None:
-    """The same of a grouped 1x1 convolution."""
-    flat = layer.kernel_size == layer.stride == (1, 1) and layer.padding == (0, 0) and layer.padding_mode == "zeros"
-    weight, groups = layer.weight, layer.groups
-    if not (flat and takes(input, 4, layer.in_channels) and weight.dtype == input.dtype):
-        return None
-    if grouped.torch_is_as_fast(input, weight, (1, 1), groups):
-        return None
-    shuffle = groups if layer.shuffle_groups is None else layer.shuffle_groups
-    window = (1, 1), (0, 0), (1, 1), groups, shuffle
-    return call(grouped._op, input, weight, layer.bias, *window, layer.activation == "relu")
-
-
 _DIRECT: dict[type, Callable[[Any, Tensor], Tensor | None]] = {
     DepthwiseConv2d: _depthwise,
-    GroupedConv2dShuffle: _grouped,
 }
 
 

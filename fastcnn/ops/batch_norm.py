@@ -10,6 +10,8 @@ from torch._prims_common import suggest_memory_format
 from fastcnn.ops import _checks, _library
 from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS, activation_backward, in_float32
 
+_SMALL = 1 << 18  # Elements.
+_PLANE = 256  # Pixels.
 _VECTORS = ("running_mean", "running_var", "weight", "bias")
 
 
@@ -56,7 +58,7 @@ def batch_norm(
     if activation not in ACTIVATIONS:
         raise ValueError(f"batch_norm: expected activation to be one of {ACTIVATIONS}, got {activation!r}")
     kind = ACTIVATIONS.index(activation)
-    if _library.mode.name == "auto" and _torch_is_faster(input, training, kind):
+    if _library.mode.name == "auto" and _torch_is_faster(input):
         return FUNCTIONS[kind](F.batch_norm(input, running_mean, running_var, weight, bias, training, momentum, eps))
     if not training:
         result, _ = _library.call(_op, input, running_mean, running_var, weight, bias, False, eps, kind)
@@ -71,34 +73,51 @@ def batch_norm(
     return result  # type: ignore[no-any-return]
 
 
-def _torch_is_faster(input: Tensor, training: bool, kind: int) -> bool:
-    return input.device.type == "cuda"
+def _torch_is_faster(input: Tensor) -> bool:
+    size, planes = input.numel(), input.size(0) * input.size(1)
+    if input.device.type == "cuda" or (planes < size < _PLANE * planes and input.is_contiguous()):
+        return True
+    return 0 < size < _SMALL  # A pass over so few takes no longer than Python does.
 
 
 def _check(input: Tensor, vectors: tuple[Tensor | None, ...], training: bool) -> None:
+    given = [t for t in vectors if t is not None]
+    if (
+        not all(isinstance(t, Tensor) for t in (input, *given))
+        or input.dim() < 2
+        or input.dtype not in _checks.FLOATING
+    ):
+        _raise(input, vectors)
+    shape, device = input.shape, input.device
+    dtype = given[0].dtype if given else input.dtype
+    if dtype != input.dtype and dtype != _wide(input.dtype):
+        _raise(input, vectors)
+    for t in given:
+        if t.dtype != dtype or t.device != device or t.dim() != 1 or t.size(0) != shape[1]:
+            _raise(input, vectors)
+    mean, variance, *_ = vectors
+    if (mean is None) != (variance is None):
+        raise ValueError("batch_norm: expected both running statistics or neither, got only one")
+    if not training and mean is None:
+        raise ValueError("batch_norm: expected running_mean and running_var when not training, got None")
+    if training and input.numel() == shape[1]:
+        raise ValueError(
+            f"batch_norm: expected more than 1 value per channel when training, got input of shape {tuple(shape)}"
+        )
+
+
+def _raise(input: Tensor, vectors: tuple[Tensor | None, ...]) -> None:
+    """Says what is wrong with tensors of which something is."""
     given = {name: t for name, t in zip(_VECTORS, vectors, strict=True) if t is not None}
     _checks.floating("batch_norm", input=input, **given)
     if input.dim() < 2:
         raise ValueError(f"batch_norm: expected input of shape [N, C, *], got {tuple(input.shape)}")
-    shape, device = input.shape, input.device
-    channels = shape[1]
-    dtypes = {t.dtype for t in given.values()}
-    if len(dtypes) > 1 or not dtypes <= {input.dtype, _wide(input.dtype)}:
-        listed = ", ".join(f"{name} {t.dtype}" for name, t in {"input": input, **given}.items())
-        raise TypeError(f"batch_norm: expected vectors of the dtype of input, or float32 for 16 bits, got {listed}")
     for name, t in given.items():
-        if t.shape != (channels,):
-            raise ValueError(f"batch_norm: expected {name} of shape ({channels},), got {tuple(t.shape)}")
-        if t.device != device:
-            _checks.same_device("batch_norm", input=input, **given)
-    if ("running_mean" in given) != ("running_var" in given):
-        raise ValueError(f"batch_norm: expected both running statistics or neither, got only {next(iter(given))}")
-    if not training and "running_mean" not in given:
-        raise ValueError("batch_norm: expected running_mean and running_var when not training, got None")
-    if training and input.numel() == channels:
-        raise ValueError(
-            f"batch_norm: expected more than 1 value per channel when training, got input of shape {tuple(shape)}"
-        )
+        if t.shape != input.shape[1:2]:
+            raise ValueError(f"batch_norm: expected {name} of shape ({input.size(1)},), got {tuple(t.shape)}")
+    _checks.same_device("batch_norm", input=input, **given)
+    listed = ", ".join(f"{name} {t.dtype}" for name, t in {"input": input, **given}.items())
+    raise TypeError(f"batch_norm: expected vectors of the dtype of input, or float32 for 16 bits, got {listed}")
 
 
 def _wide(dtype: torch.dtype) -> torch.dtype:
@@ -177,7 +196,10 @@ def _numel(shape):
     return n
 
 
-_TORCH_RULE = {"CUDA": "PyTorch's batch norm, always"}
+_TORCH_RULE = {
+    "CPU": "PyTorch's batch norm for NCHW of fewer than 256 pixels, and for less than 262,144 elements",
+    "CUDA": "PyTorch's batch norm, always",
+}
 _op = _library.define(
     # The second result is, of every channel, the mean, 1 / deviation and unbiased variance.
     "batch_norm(Tensor input, Tensor? running_mean, Tensor? running_var, Tensor? weight, Tensor? bias, bool training, "
@@ -210,37 +232,32 @@ def _backward(ctx, grad, _):
         return (None,) * 8
     input, saved, weight, bias = ctx.saved_tensors
     training, eps, activation = ctx.args
-    needed = ctx.needs_input_grad
-    of_input, of_weight, of_bias = needed[0], needed[3], needed[4]
+    needs = ctx.needs_input_grad
+    wanted = needs[0], needs[3], needs[4]
     if torch.is_grad_enabled():
-        grads = iter(_differentiable_backward(ctx, grad))
-        of_input, of_weight, of_bias = (next(grads) if wanted else None for wanted in (of_input, of_weight, of_bias))
+        # Differentiable in its turn: the gradients of the forward pass, done once more.
+        inputs = [t for t, needed in zip((input, weight, bias), wanted, strict=True) if needed]
+        result = _again(input, saved, weight, bias, training, eps, activation)
+        given = iter(torch.autograd.grad(result, inputs, grad, create_graph=True))
+        grads = [next(given) if needed else None for needed in wanted]
     else:
-        args = grad, input, saved, weight, bias, training, activation, of_input, of_weight or of_bias
-        grads = _library.call_backward(_backward_op, *args)
-        of_input, of_weight, of_bias = (
-            g if wanted else None for g, wanted in zip(grads, (of_input, of_weight, of_bias))
-        )
-        if of_weight is not None and of_weight.dtype != weight.dtype:
-            of_weight = of_weight.to(weight.dtype)
-        if of_bias is not None and of_bias.dtype != bias.dtype:
-            of_bias = of_bias.to(bias.dtype)
-    return of_input, None, None, of_weight, of_bias, None, None, None
+        args = grad, input, saved, weight, bias, training, activation, needs[0], needs[3] or needs[4]
+        grads = [
+            None if not needed else g if g.dtype == t.dtype else g.to(t.dtype)
+            for g, t, needed in zip(
+                _library.call_backward(_backward_op, *args), (input, weight, bias), wanted, strict=True
+            )
+        ]
+    return grads[0], None, None, grads[1], grads[2], None, None, None
 
 
-def _differentiable_backward(ctx, grad):
-    """The gradients that are needed, by differentiating the forward pass once more."""
-    input, saved, weight, bias = ctx.saved_tensors
-    training, eps, activation = ctx.args
+def _again(input, saved, weight, bias, training, eps, activation):
     x, scale, shift = in_float32(input, weight, bias)
     mean, invstd, _ = saved
     if training:
         mean, variance = _statistics(x)
         invstd = (variance + eps).rsqrt()
-    result = FUNCTIONS[activation](_line(x, mean, invstd, scale, shift)).to(input.dtype)
-    needed = ctx.needs_input_grad
-    inputs = [t for t, wanted in zip((input, weight, bias), (needed[0], needed[3], needed[4]), strict=True) if wanted]
-    return torch.autograd.grad(result, inputs, grad, create_graph=True)
+    return FUNCTIONS[activation](_line(x, mean, invstd, scale, shift)).to(input.dtype)
 
 
 _library.autograd(_op, _backward, _setup_context)

@@ -120,7 +120,7 @@ def _takes_images(spec: OpSpec) -> bool:
 
 
 def _network_benches(device: str) -> Iterable[Bench]:
-    for name in list_models():
+    for name in list_models(task="classification"):
         for dtype in NETWORK_DTYPES[torch.device(device).type]:
             for direction, batches in BATCHES[torch.device(device).type].items():
                 for batch in batches:

@@ -64,6 +64,27 @@ def spread_biases(net):
             parameter.data = torch.randn(2 * len(parameter))[::2]
 
 
+def scale(net):
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.mul_(1.25)
+
+
+def scale_data(net):
+    for parameter in net.parameters():
+        parameter.data.mul_(1.25)
+    net.eval()  # PyTorch does not count such changes.
+
+
+def set_data(net):
+    for parameter in net.parameters():
+        parameter.data = parameter.data * 1.25
+
+
+def load(net, **options):
+    net.load_state_dict({key: value * 1.25 for key, value in net.state_dict().items()}, **options)
+
+
 class Twice(nn.Module):
     def forward(self, weight):
         return 2 * weight

@@ -33,7 +33,8 @@ def test_make_divisible(channels, wanted):
 def test_conv_norm_act_keeps_or_halves_the_map(side, kernel_size, stride):
     block = fnn.ConvNormAct(3, 5, kernel_size, stride)
     assert block(torch.rand(2, 3, side, side)).shape == (2, 5, -(-side // stride), -(-side // stride))
-    assert [type(layer) for layer in block] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    kind = fnn.PointwiseConv2d if kernel_size == stride == 1 else nn.Conv2d
+    assert [type(layer) for layer in block] == [kind, nn.BatchNorm2d, nn.ReLU]
     assert block[0].bias is None
 
 

@@ -49,7 +49,9 @@ def test_maps_are_those_of_the_whole_network(name, side, filled):
     with torch.no_grad():
         last = whole.forward_features(x)
         maps = net(x)
-    assert all(torch.equal(maps[key], seen[key]) for key in maps)
+    for key in maps:
+        # Layers that are hooked are called one by one, which rounds otherwise than a batch norm with its activation.
+        torch.testing.assert_close(maps[key], seen[key], rtol=1e-4, atol=1e-5)
     assert torch.equal(last, maps[net.feature_info[-1].name])
 
 

@@ -23,6 +23,10 @@ from fused_net import (
     assert_same,
     build,
     fused,
+    load,
+    scale,
+    scale_data,
+    set_data,
     spread_biases,
     that_has_run,
     unfused,
@@ -42,29 +46,8 @@ def net():
     return that_has_run()
 
 
-def scale(net):
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter.mul_(1.5)
-
-
-def scale_data(net):
-    for parameter in net.parameters():
-        parameter.data.mul_(1.5)
-    net.eval()  # PyTorch does not count such changes.
-
-
-def set_data(net):
-    for parameter in net.parameters():
-        parameter.data = parameter.data * 1.5
-
-
-def load(net, **options):
-    net.load_state_dict({key: value * 1.5 for key, value in net.state_dict().items()}, **options)
-
-
 def through_meta(net):
-    state = {key: value * 1.5 for key, value in net.state_dict().items()}
+    state = {key: value * 1.25 for key, value in net.state_dict().items()}
     assert fused(net.to("meta"), X.to("meta")).shape == (2, 20)
     net.to_empty(device="cpu").load_state_dict(state)
 
@@ -131,7 +114,7 @@ def test_another_view_of_the_same_memory(layer):
 def test_weights_from_inference_mode(net):
     net.requires_grad_(False)
     with torch.inference_mode():
-        state = {key: value * 1.5 for key, value in net.state_dict().items()}
+        state = {key: value * 1.25 for key, value in net.state_dict().items()}
     net.load_state_dict(state, assign=True)
     other = build()
     other.load_state_dict({key: value.clone() for key, value in state.items()})

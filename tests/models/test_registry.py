@@ -142,7 +142,7 @@ def test_preprocess_travels_with_the_network():
 
 
 def test_the_page_of_networks_is_up_to_date():
-    """Its lines are held against counts in test_networks.py."""
+    """Its lines are held against counts in test_networks.py and detection/."""
     found = (DOCS / "networks.md").read_text()
     head, _, rows = PAGE.partition("{rows}")
     assert found.startswith(head) and found.endswith(rows)

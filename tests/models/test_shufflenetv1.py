@@ -7,7 +7,8 @@ from torch import nn
 
 from fastcnn import models
 from fastcnn.models.classification.shufflenetv1 import ShuffleUnit
-from fastcnn.nn import ChannelShuffle, GroupedConv2dShuffle, SqueezeExcite, fold_conv_norm
+from fastcnn.nn import ChannelShuffle, SqueezeExcite, fold_conv_norm
+from fastcnn.nn.grouped import FusedGroupedConv2d
 
 
 @pytest.mark.parametrize(
@@ -101,7 +102,7 @@ def test_fused_units_convolve_activate_and_shuffle_in_one_op(variant, groups):
     assert len(units) == 16
     for unit in units:
         conv = unit.branch.conv1
-        assert (type(conv), conv.activation, conv.shuffle_groups) == (GroupedConv2dShuffle, "relu", groups)
+        assert (type(conv), conv.activation, conv.shuffle_groups) == (FusedGroupedConv2d, "relu", groups)
         assert (unit.branch.conv3.activation, unit.branch.conv3.shuffle_groups) == (None, 1)
     assert not any(isinstance(m, ChannelShuffle | nn.BatchNorm2d) for m in net.modules())
     assert [unit.branch.conv1.groups for unit in units] == [1] + [groups] * 15

@@ -7,6 +7,7 @@ from torch import nn
 
 from fastcnn import models
 from fastcnn.models.classification.squeezenet import Fire, Widths
+from fastcnn.nn import PointwiseConv2d
 
 VARIANTS = ["squeezenet", "squeezenet_simple_bypass", "squeezenet_complex_bypass"]
 
@@ -46,7 +47,7 @@ def test_squeeze_layers_are_narrower_than_what_they_feed(variant):
 def test_where_the_bypasses_are():
     """Figure 2: around fire 3, 5, 7 and 9 of 2 to 9; complex ones around the others as well."""
     kinds = [[type(fire.bypass) for fire in fires(models.create(name, device="meta"))] for name in VARIANTS]
-    none, same, conv = type(None), nn.Identity, nn.Conv2d
+    none, same, conv = type(None), nn.Identity, PointwiseConv2d
     assert kinds == [[none] * 8, [none, same] * 4, [conv, same] * 4]
 
 

@@ -128,6 +128,8 @@ class DenseNet(ConvNet):
 
     head_names = ("avgpool", "classifier")
     classifier_path = "classifier"
+    # Published files are older than the ban on dots in the names of modules.
+    old_keys = ((r"(denselayer\d+\.(?:norm|conv))\.(\d\.)", r"\1\2"),)
 
     def __init__(self, row: DenseNetRow, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)

@@ -109,10 +109,9 @@ class ShuffleUnit(nn.Module):
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, input: Tensor) -> Tensor:
-        out = self.branch(input)
         if self.shortcut is None:
-            return self.relu(out + input)
-        return self.relu(torch.cat([self.shortcut(input), out], 1))
+            return self.relu(self.branch(input, input))
+        return self.relu(torch.cat([self.shortcut(input), self.branch(input)], 1))
 
 
 class ShuffleNetV1(PooledNet):

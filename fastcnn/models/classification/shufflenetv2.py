@@ -13,6 +13,7 @@ from fastcnn.models._pooled import PooledNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvNormAct, ConvSequence, conv2d
+from fastcnn.nn.fused import shuffled_pair
 from fastcnn.nn.layers import ChannelShuffle
 
 
@@ -84,7 +85,7 @@ class ShuffleUnitV2(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         first, second = input.chunk(2, 1) if self.branch1 is None else (self.branch1(input), input)
-        return self.shuffle(torch.cat([first, self.branch2(second)], 1))
+        return shuffled_pair(first, self.branch2(second), self.shuffle)
 
 
 class ShuffleNetV2(PooledNet):

@@ -15,6 +15,7 @@ from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvSequence, conv2d
 from fastcnn.nn.init import init_weights
+from fastcnn.nn.norms import run_in_turn
 
 
 class Block(NamedTuple):
@@ -55,6 +56,9 @@ class SeparableStack(nn.Sequential):
         if block.stride > 1:
             self.append(nn.MaxPool2d(3, block.stride, padding=1))
         self.conv_chains = tuple(pairs)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return run_in_turn(self, input)
 
 
 class XceptionBlock(nn.Module):

@@ -73,8 +73,8 @@ SPEC = OpSpec(
         _layer(network, (batch, channels, side, side), activation)
         for batch in (16, 1)
         for network, channels, side, activation in (
-            ("mobilenet_v2", 96, 112, "relu6"),
-            ("mobilenet_v2", 144, 56, "relu6"),
+            ("efficientnet_b0", 96, 112, "silu"),
+            ("efficientnet_b0", 144, 56, "silu"),
             ("mobilenet_v2", 24, 56, None),
             ("mobilenet_v2", 192, 28, "relu6"),
             ("mobilenet_v2", 384, 14, "relu6"),

@@ -1,0 +1,7 @@
+"""Detectors: the parts, a module each, and the families that compose them; importing one registers its rows."""
+
+import pkgutil
+from importlib import import_module
+
+for _module in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")

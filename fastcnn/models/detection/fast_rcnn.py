@@ -1,0 +1,105 @@
+"""Fast R-CNN: Girshick, ICCV 2015. Regions come from elsewhere, as by Selective Search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fastcnn.models._preprocess import Preprocess
+from fastcnn.models._registry import register
+from fastcnn.models.detection.backbones import Backbone, create_classifier, init_normal
+from fastcnn.models.detection.detector import Detector, DetectorRow, Losses, square
+from fastcnn.models.detection.inputs import check_proposals
+from fastcnn.models.detection.postprocess import Detections
+from fastcnn.models.detection.roi_heads import FastRCNNPredictor, RegionRules, RoIHeads
+from fastcnn.models.detection.single_map import SingleMapPool, region_head
+from fastcnn.models.detection.transform import Target, resize_boxes
+
+_600, SAMPLES_64 = square(600), RegionRules(samples=64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastRCNNRow(DetectorRow):
+    """A Fast R-CNN.
+
+    Attributes:
+        feature: of the backbone, the map that regions are pooled from.
+        pooled: bins at each side of a region.
+        regions: rules of training: 64 regions of an image, 128 of a batch of two, section 2.3.
+        counted: regions of an image that counts are for.
+    """
+
+    preprocess: Preprocess = _600
+    feature: str
+    pooled: int
+    min_size: int | tuple[int, ...] = 600
+    max_size: int = 1000
+    size_divisible: int = 1
+    nms_threshold: float = 0.3
+    regions: RegionRules = SAMPLES_64
+    counted: int = 2000
+
+
+class FastRCNN(Detector):
+    """``model(images, targets=None, proposals=...)``: as every detector, and with boxes (P, 4) for each image to look
+    at, in its pixels.
+
+    Losses: ``loss_classifier`` and ``loss_box_reg``. Raises a ValueError for proposals that are missing, not one (P, 4)
+    for each image, or not finite.
+    """
+
+    class_paths = ("roi_heads.box_predictor",)
+    classifier_path = "roi_heads.box_predictor.cls_score"
+
+    def __init__(self, row: FastRCNNRow, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__(row)
+        factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        net = create_classifier(row, **factory)
+        head, width = region_head(net, "classifier")
+        self.backbone = Backbone(net.keep_features(row.feature), False)
+        predictor = FastRCNNPredictor(width, row.num_classes, **factory)
+        init_normal(predictor.cls_score, 0.01)
+        init_normal(predictor.bbox_pred, 0.001)
+        pool = SingleMapPool(row.pooled, self.backbone.strides[0])
+        self.roi_heads = RoIHeads(pool, head, predictor, row.regions)
+
+    def forward(  # type: ignore[override]
+        self,
+        images: Sequence[Tensor] | Tensor,
+        targets: Sequence[Target] | None = None,
+        *,
+        proposals: Sequence[Tensor],
+    ) -> Losses | Detections:
+        batch, sizes, resized, originals = self.prepare(images, targets)
+        check_proposals(proposals, len(originals))
+        each = zip(proposals, originals, sizes, strict=True)
+        boxes = [resize_boxes(box.to(batch), old, new) for box, old, new in each]
+        maps = self.backbone(batch)
+        if resized is not None:
+            return self.roi_heads.losses(maps, boxes, sizes, resized, self.generator)
+        found = self.roi_heads.detections(maps, boxes, sizes, **self.thresholds)
+        return self.transform.restore(found, sizes, originals)
+
+    def forward_layers(self, input: Tensor) -> dict[str, Tensor]:
+        """A batch (N, C, H, W) through every layer, with the row's ``counted`` regions of each image."""
+        boxes = [input.new_zeros(self.row.counted, 4)] * len(input)
+        logits, codes = self.roi_heads.predict(
+            self.backbone(input), boxes, [(input.size(2), input.size(3))] * len(input)
+        )
+        return {"cls_logits": logits, "bbox_regression": codes}
+
+
+_PAPER = "Girshick, ICCV 2015, with {}; regions are given, counts are for 2000"
+
+ROWS = {
+    "fastrcnn_vgg16": FastRCNNRow(backbone="vgg16", feature="conv5_3", pooled=7, source=_PAPER.format("VGG-16")),
+    "fastrcnn_caffenet": FastRCNNRow(
+        backbone="alexnet", feature="conv5", pooled=6, source=_PAPER.format("AlexNet, the paper's model S")
+    ),
+}
+
+register(ROWS, FastRCNN)

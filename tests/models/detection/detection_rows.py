@@ -1,0 +1,88 @@
+"""What a detector's row is held against."""
+
+from typing import NamedTuple
+
+from fastcnn.models.detection.roi_heads import RegionRules
+from fastcnn.models.detection.rpn import ProposalRules
+
+
+class Detector(NamedTuple):
+    """
+    params, macs: of the network as ``create(name)`` builds it, at its own input size.
+    boxes: anchors or default boxes of an batch (height, width), and their number.
+    losses: names.
+    golden: whether tests/golden has a record of torchvision's network.
+    small: options for tests by value, which take seconds with fewer layers and pixels.
+    """
+
+    params: int
+    macs: int
+    boxes: tuple[tuple[int, int], int]
+    losses: tuple[str, ...]
+    golden: bool = False
+    small: dict[str, object] = {}  # noqa: RUF012
+
+
+_RCNN = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
+_MASK, _FAST = (*_RCNN, "loss_mask"), _RCNN[:2]
+_DENSE = ("bbox_regression", "classification")
+_SMALL = {"min_size": 64, "max_size": 96, "num_classes": 7}
+_FEW = {"proposals": ProposalRules(before=(60, 60), after=(40, 30)), "regions": RegionRules(samples=32)}
+_RESNET = _SMALL | {"backbone_options": (("layers", (1, 1, 1, 1)),)}
+_RESNEXT = _SMALL | {"backbone_options": (("layers", (1, 1, 1, 1)), ("width_per_group", 1))}
+_MOBILE = _SMALL | {"min_size": 96, "max_size": 128}
+
+# Multiply-adds with decimals beside them are what torchvision prints for its own networks, in 10^9.
+EXPECTED = {
+    "fasterrcnn_resnet50_fpn": Detector(
+        41_808_406,
+        134_379_721_216,
+        ((800, 800), 159_882),
+        _RCNN,
+        True,
+        _RESNET | _FEW,  # 134.38
+    ),
+    "fasterrcnn_resnet101_fpn": Detector(
+        60_800_534, 181_729_481_216, ((800, 800), 159_882), _RCNN, small=_RESNET | _FEW
+    ),
+    "fasterrcnn_mobilenet_v3_large_fpn": Detector(
+        19_410_754, 18_853_144_256, ((800, 800), 30 * 25**2 + 15 * 13**2), _RCNN, True, _MOBILE | _FEW
+    ),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": Detector(
+        19_410_754, 2_872_931_200, ((320, 320), 30 * 10**2 + 15 * 5**2), _RCNN, small=_MOBILE | _FEW
+    ),
+    "fasterrcnn_vgg16": Detector(138_507_572, 149_526_329_856, ((600, 1000), 20_646), _RCNN, small=_SMALL | _FEW),
+    "fasterrcnn_zf": Detector(60_726_388, 26_236_733_568, ((600, 1000), 9 * 36 * 61), _RCNN, small=_SMALL | _FEW),
+    "fasterrcnn_resnet50_c4": Detector(
+        29_182_516, 273_678_349_312, ((600, 1000), 9 * 38 * 63), _RCNN, small=_RESNET | _FEW
+    ),
+    "maskrcnn_resnet50_fpn": Detector(44_454_513, 187_586_351_616, ((800, 800), 159_882), _MASK, True, _RESNET | _FEW),
+    "maskrcnn_resnet101_fpn": Detector(63_446_641, 234_936_111_616, ((800, 800), 159_882), _MASK, small=_RESNET | _FEW),
+    "maskrcnn_resnext101_32x8d_fpn": Detector(
+        107_688_817, 344_790_831_616, ((800, 800), 159_882), _MASK, small=_RESNEXT | _FEW
+    ),
+    "maskrcnn_resnext101_64x4d_fpn": Detector(
+        102_352_753, 332_625_711_616, ((800, 800), 159_882), _MASK, small=_RESNEXT | _FEW
+    ),
+    "retinanet_resnet50_fpn": Detector(
+        34_068_119,
+        151_540_437_248,
+        ((600, 1000), 113_193),
+        _DENSE,
+        True,
+        _RESNET,  # 151.54
+    ),
+    "retinanet_resnet101_fpn": Detector(53_060_247, 198_890_197_248, ((800, 800), 120_087), _DENSE, small=_RESNET),
+    "ssd300_vgg16": Detector(
+        35_641_826, 34_858_153_472, ((300, 300), 8_732), _DENSE, True, {"num_classes": 7}
+    ),  # 34.858
+    "ssd512_vgg16": Detector(37_513_116, 100_032_441_344, ((512, 512), 24_564), _DENSE, small={"num_classes": 7}),
+    # Sandler et al., CVPR 2018, table 6: 5.1M and 1.3B, 4.3M and 0.8B, of 80 classes and the background.
+    "ssdlite320_mobilenet_v1": Detector(5_100_661, 1_309_162_944, ((320, 320), 2_034), _DENSE),
+    "ssdlite320_mobilenet_v2": Detector(4_337_013, 788_830_144, ((320, 320), 2_034), _DENSE),
+    "ssdlite320_mobilenet_v3_large": Detector(3_440_060, 583_171_904, ((320, 320), 3_234), _DENSE, True),  # 0.583
+    "fastrcnn_vgg16": Detector(136_124_679, 352_647_196_672, ((600, 600), 0), _FAST, small=_SMALL),
+    "fastrcnn_caffenet": Detector(58_732_359, 117_759_533_568, ((600, 600), 0), _FAST, small=_SMALL),
+}
+GOLDEN = [name for name, row in EXPECTED.items() if row.golden]
+TYPICAL = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "ssdlite320_mobilenet_v2")
