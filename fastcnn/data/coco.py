@@ -128,7 +128,8 @@ def decode_mask(where: str, segmentation: Any, size: tuple[int, int]) -> Tensor:
     if isinstance(counts, list):
         # pycocotools would write runs that are too long past the end of the mask.
         if min(counts, default=0) < 0 or sum(counts) != size[0] * size[1]:
-            raise ValueError(f"{where}: runs of {sum(counts)} pixels in an image of {size[0] * size[1]}, or negative ones")
+            pixels = size[0] * size[1]
+            raise ValueError(f"{where}: runs of {sum(counts)} pixels in an image of {pixels}, or negative ones")
         runs = api.frPyObjects(runs, *size)
     try:
         return torch.from_numpy(api.decode(runs))
@@ -146,7 +147,9 @@ def _is_polygon(value: Any) -> bool:
 
 
 def encode_masks(masks: Tensor) -> list[dict[str, Any]]:
-    """Compressed run lengths, ``counts`` bytes, of masks (L, H, W): bool, integers, or probabilities over a half."""
+    """Compressed run lengths, ``counts`` bytes, of masks (L, H, W) or (L, 1, H, W): bool, integers, or probabilities
+    over a half."""
+    masks = masks.flatten(0, -3)
     filled = masks > 0.5 if masks.is_floating_point() else masks != 0
     columns = filled.to("cpu", torch.uint8).permute(1, 2, 0).numpy()
     runs: list[dict[str, Any]] = _mask_api().encode(columns.copy(order="F"))
@@ -172,7 +175,7 @@ def coco_results(
     for result, box, score in zip(results, boxes, scores, strict=True):
         result.update(bbox=box, score=score)
     if "masks" in prediction:
-        for result, runs in zip(results, encode_masks(prediction["masks"].flatten(0, -3)), strict=True):
+        for result, runs in zip(results, encode_masks(prediction["masks"]), strict=True):
             result["segmentation"] = runs | {"counts": runs["counts"].decode()}
     return results
 

@@ -85,7 +85,7 @@ def edge_boxes(image: Tensor, limit: int = 1000, model: str | Path | None = None
         raise FileNotFoundError(f"no model file {str(model)!r}")
     finder = _ximgproc().createEdgeBoxes()
     finder.setMaxBoxes(limit)
-    boxes, scores = finder.getBoxes(edges, orientation)
+    boxes, scores = finder.getBoundingBoxes(edges, orientation)
     corners = _corners(np.asarray(boxes).reshape(-1, 4), size)
     found = torch.from_numpy(np.asarray(scores, np.float32).reshape(-1))
     order = found.argsort(descending=True, stable=True)[:limit]

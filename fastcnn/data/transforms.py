@@ -126,8 +126,8 @@ class RandomIoUCrop:
                 break
             for _ in range(self.trials):
                 patch = self._patch(image)
-                kept = self._kept(patch, target["boxes"], least)
-                if kept is not None:
+                kept = None if patch is None else self._kept(patch, target["boxes"], least)
+                if patch is not None and kept is not None:
                     return _crop(image, target, patch, kept)
         return image, target
 
@@ -141,9 +141,9 @@ class RandomIoUCrop:
         return image.new_tensor([(left, top, left + columns, top + rows)], dtype=torch.float32)
 
     @staticmethod
-    def _kept(patch: Tensor | None, boxes: Tensor, least: float) -> Tensor | None:
+    def _kept(patch: Tensor, boxes: Tensor, least: float) -> Tensor | None:
         """(L) whether the centre is in the patch, or none if it does not do."""
-        if patch is None or bool(box_iou(patch, boxes).amax() < least):
+        if bool(box_iou(patch, boxes).amax() < least):
             return None
         centre = (boxes[:, :2] + boxes[:, 2:]) / 2
         kept = ((centre > patch[:, :2]) & (centre < patch[:, 2:])).all(1)
@@ -210,7 +210,7 @@ def _crop(image: Tensor, target: Target, patch: Tensor, kept: Tensor) -> Pair:
     if "masks" in target:
         masks = target["masks"][:, top:bottom, left:right]
         target = target | {"masks": masks}
-        kept = kept & masks.flatten(1).any(1)
+        kept = kept & masks.flatten(1).ne(0).any(1)
     target = keep_objects(target, kept)
     old = target["boxes"]
     boxes = clip_boxes(old - old.new_tensor((left, top, left, top)), image_limits([(bottom - top, right - left)], old))

@@ -46,7 +46,7 @@ class CocoMetrics:
 
     def reset(self) -> None:
         """Forgets all images."""
-        self._images = 0
+        self._images: list[dict[str, int]] = []
         self._found: list[dict[str, Any]] = []
         self._wanted: list[dict[str, Any]] = []
 
@@ -64,14 +64,17 @@ class CocoMetrics:
         masks = "segm" in self.iou_types
         check_pairs(predictions, targets, masks)
         for prediction, target in zip(predictions, targets, strict=True):
-            self._images += 1
+            image: dict[str, int] = {"id": len(self._images) + 1}
+            if masks:
+                image["height"], image["width"] = target["masks"].shape[-2:]
+            self._images.append(image)
             taken = {key: prediction[key] for key in ("boxes", "labels", "scores", *(["masks"] if masks else []))}
-            self._found += coco_results(self._images, taken)
+            self._found += coco_results(len(self._images), taken)
             self._wanted += self._objects(target, masks)
 
     def _objects(self, target: Mapping[str, Tensor], masks: bool) -> list[dict[str, Any]]:
         objects = coco_results(
-            self._images, {"boxes": target["boxes"], "labels": target["labels"], "scores": target["labels"]}
+            len(self._images), {"boxes": target["boxes"], "labels": target["labels"], "scores": target["labels"]}
         )
         area = target["area"] if "area" in target else box_area(target["boxes"])
         for found, size in zip(objects, area.tolist(), strict=True):
@@ -113,7 +116,7 @@ class CocoMetrics:
         coco = self._coco()
         labels = {entry["category_id"] for entry in (*self._found, *self._wanted)}
         coco.dataset = {
-            "images": [{"id": index + 1} for index in range(self._images)],
+            "images": self._images,
             "categories": [{"id": label} for label in sorted(labels)],
             # From 1: for the evaluation, an id of 0 means that nothing was matched.
             "annotations": [{"iscrowd": 0} | entry | {"id": index + 1} for index, entry in enumerate(entries)],

@@ -24,7 +24,7 @@ def test_items():
     for index, (image, target) in enumerate(scenes):
         assert image.dtype == torch.float32 and image.shape == (3, 96, 120)
         torch.testing.assert_close(image * 255, (image * 255).round(), rtol=0, atol=1e-4)
-        assert 0 <= image.amin() and image.amax() <= 1
+        assert image.amin() >= 0 and image.amax() <= 1
         count = len(target["labels"])
         assert {key: (value.dtype, *value.shape) for key, value in target.items()} == {
             "boxes": (torch.float32, count, 4),

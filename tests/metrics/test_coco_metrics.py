@@ -124,7 +124,7 @@ def test_masks_are_wanted():
         metrics.update(
             [prediction([], [], masks=torch.zeros(0, 4, 4))], [target([[0, 0, 4, 4]], masks=torch.zeros(2, 4, 4))]
         )
-    assert metrics._images == 0
+    assert metrics._images == []
 
 
 def test_bad_arguments(monkeypatch):

@@ -183,7 +183,11 @@ def test_as_a_loop_over_detections():
         ([prediction([A], [0.5])], [{"boxes": torch.zeros(0, 4)}], "targets[0] has no 'labels'"),
         ([prediction([A], [0.5, 0.5])], [target([A])], "predictions[0]['scores'] must be (1,), got (2,)"),
         ([prediction([A], [math.nan])], [target([A])], "predictions[0]['scores'] has a NaN"),
-        ([prediction([A], [0.5])], [target([A]) | {"boxes": torch.ones(4)}], "targets[0]['boxes'] must be (L, 4), got (4,)"),
+        (
+            [prediction([A], [0.5])],
+            [target([A]) | {"boxes": torch.ones(4)}],
+            "targets[0]['boxes'] must be (L, 4), got (4,)",
+        ),
     ],
 )
 def test_bad_input(predictions, targets, message):
