@@ -16,7 +16,9 @@ ALLOWED = {
     "fastcnn/ops": {"_backend", "kernels"},
     "fastcnn/nn": {"ops"},
     "fastcnn/models": {"nn", "ops"},
-    "fastcnn/testing": {"ops", "nn", "models", "_backend", "__version__", "reference_mode"},
+    "fastcnn/data": {"models", "ops"},
+    "fastcnn/metrics": {"data", "models", "ops"},
+    "fastcnn/testing": {"ops", "nn", "models", "data", "_backend", "__version__", "reference_mode"},
     "tests": None,
     "bench": None,
 }

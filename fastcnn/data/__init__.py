@@ -1,0 +1,35 @@
+"""Data for detectors and segmentation: generated scenes, VOC and COCO folders, augmentation, region proposals.
+
+An item is an image, float32 (3, H, W) in [0, 1], and a target, a dict with torchvision's keys; see
+:func:`~fastcnn.data.targets.make_target`. Files, masks of COCO and proposals need the extra ``detection``.
+"""
+
+from fastcnn.data import transforms
+from fastcnn.data.coco import CocoDetection, coco_results
+from fastcnn.data.images import photograph, read_image
+from fastcnn.data.proposals import edge_boxes, selective_search, sliding_windows, warp_crops
+from fastcnn.data.scenes import Scenes
+from fastcnn.data.shapes import SHAPES
+from fastcnn.data.targets import Target, collate, keep_objects, make_target, mask_extents
+from fastcnn.data.voc import VOC_CLASSES, VOCDetection
+
+__all__ = [
+    "SHAPES",
+    "VOC_CLASSES",
+    "CocoDetection",
+    "Scenes",
+    "Target",
+    "VOCDetection",
+    "coco_results",
+    "collate",
+    "edge_boxes",
+    "keep_objects",
+    "make_target",
+    "mask_extents",
+    "photograph",
+    "read_image",
+    "selective_search",
+    "sliding_windows",
+    "transforms",
+    "warp_crops",
+]

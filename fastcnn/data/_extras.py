@@ -1,0 +1,14 @@
+"""Packages of the extra ``detection``, imported where they are used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+
+def extra(module: str, what: str, package: str) -> Any:
+    """The module; ImportError, in one line that says how to install it, where it is not."""
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ImportError(f"{what} needs {package}: pip install 'fastcnn[detection]'") from None

@@ -1,0 +1,6 @@
+"""How good detections are: VOC's average precision, and COCO's for boxes and masks."""
+
+from fastcnn.metrics.coco import CocoMetrics
+from fastcnn.metrics.voc import VOCMetrics, average_precision
+
+__all__ = ["CocoMetrics", "VOCMetrics", "average_precision"]
