@@ -175,8 +175,9 @@ def test_dropout_is_before_the_classifier_and_in_training_only():
     x = torch.rand(8, 3, 32, 32)
     net(x)
     net.eval()(x)
-    assert 0.25 < (seen[0] == 0).double().mean() < 0.75
-    assert not (seen[1] == 0).any()
+    pooled = seen[1] != 0  # a channel at rest in the whole image is 0 by itself
+    assert 0.25 < (seen[0] == 0)[pooled].double().mean() < 0.75
+    assert pooled.double().mean() > 0.9
 
 
 @pytest.mark.parametrize(
