@@ -1,4 +1,4 @@
-"""The ``fastcnn`` command: ``doctor``, ``models`` and ``bench``."""
+"""The ``fastcnn`` command: ``doctor``, ``models``, ``train`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -43,6 +43,17 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("names", nargs="*", metavar="NAME", help="network to summarise")
     models.set_defaults(run=_models)
 
+    from fastcnn.train.command import add_options as add_training
+
+    training = commands.add_parser(
+        "train",
+        help="train a detector on generated scenes, or on folders of VOC's or COCO's layout",
+        description="Trains a detector, tests it on images held out, and writes a checkpoint, its weights and the "
+        "results. Under torchrun, on several processes.",
+    )
+    add_training(training)
+    training.set_defaults(run=_train)
+
     from fastcnn.testing.bench_command import add_options, bench
 
     command = commands.add_parser(
@@ -54,6 +65,13 @@ def _parser() -> argparse.ArgumentParser:
     add_options(command)
     command.set_defaults(run=bench)
     return parser
+
+
+def _train(options: argparse.Namespace) -> int:
+    from fastcnn.testing.environment import environment
+    from fastcnn.train.command import train
+
+    return train(options, environment)
 
 
 def _doctor(options: argparse.Namespace) -> int:

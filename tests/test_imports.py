@@ -18,7 +18,8 @@ ALLOWED = {
     "fastcnn/models": {"nn", "ops"},
     "fastcnn/data": {"models", "ops"},
     "fastcnn/metrics": {"data", "models", "ops"},
-    "fastcnn/testing": {"ops", "nn", "models", "data", "_backend", "__version__", "reference_mode"},
+    "fastcnn/train": {"data", "metrics", "models", "_progress"},
+    "fastcnn/testing": {"_progress", "ops", "nn", "models", "data", "_backend", "__version__", "reference_mode"},
     "tests": None,
     "bench": None,
 }

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcnn._progress import progress
 from fastcnn.testing import accuracy, pages, photo, reports
 from fastcnn.testing.benches import (
     DIRECTIONS,
@@ -28,7 +29,6 @@ from fastcnn.testing.benches import (
     quick_benches,
 )
 from fastcnn.testing.environment import environment
-from fastcnn.testing.progress import progress
 from fastcnn.testing.roofline import measure_roofline
 
 # --quick promises under three minutes on two cores; compiling a network and exporting it take the longest, so they are

@@ -36,6 +36,7 @@ class FasterRCNNRow(DetectorRow):
 
     Attributes:
         features: of the backbone, the inputs of the pyramid.
+        channels: of the pyramid, and of the masks' head.
         anchor_sizes: of each level; several make several anchors for each ratio.
         proposals: rules of the region proposal network.
         regions: rules of the regions' heads.
@@ -44,6 +45,7 @@ class FasterRCNNRow(DetectorRow):
     """
 
     features: tuple[str, ...] = ("layer1", "layer2", "layer3", "layer4")
+    channels: int = 256
     anchor_sizes: tuple[tuple[int, ...], ...] = ((32,), (64,), (128,), (256,), (512,))
     proposals: ProposalRules = PROPOSALS
     regions: RegionRules = REGIONS
@@ -102,13 +104,16 @@ class FasterRCNN(RCNN):
         self.has_masks = row.masks
         super().__init__(row)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.backbone = Backbone(create_body(row, row.features, **factory), True, **factory)
+        self.backbone = Backbone(create_body(row, row.features, **factory), True, row.channels, **factory)
         channels, names = self.backbone.out_channels, [str(level) for level in range(len(row.features))]
         anchors = AnchorGenerator(row.anchor_sizes)
         self.rpn = RegionProposalNetwork(channels, anchors, row.proposals, **factory)
         masks: tuple[nn.Module, nn.Module, nn.Module] | None = None
         if row.masks:
-            head, predictor = MaskHead(channels, **factory), MaskPredictor(256, row.num_classes, **factory)
+            head, predictor = (
+                MaskHead(channels, channels, **factory),
+                MaskPredictor(channels, row.num_classes, **factory),
+            )
             masks = MultiScaleRoIAlign(names, 14, 2), head, predictor
         self.roi_heads = RoIHeads(
             MultiScaleRoIAlign(names, 7, 2),
@@ -130,6 +135,18 @@ _MOBILE: dict[str, Any] = {
     "norm_momentum": 0.1,
     "features": ("features.13", "features.16"),
     "anchor_sizes": ((32, 64, 128, 256, 512),) * 3,
+}
+_SMALL: dict[str, Any] = {
+    "backbone": "mobilenet_v2_x0_5",
+    "features": ("features.3", "features.6", "features.13", "features.17"),
+    "channels": 64,
+    "anchor_sizes": ((12,), (24,), (48,), (96,), (160,)),
+    "preprocess": square(160),
+    "min_size": 160,
+    "max_size": 320,
+    "proposals": ProposalRules(before=(400, 200), after=(200, 100), samples=128),
+    "regions": RegionRules(samples=64),
+    "hidden": 256,
 }
 _MOBILE_320 = ProposalRules(before=(2000, 150), after=(2000, 150), score_threshold=0.05)
 
@@ -158,6 +175,12 @@ ROWS = {
     ),
     "maskrcnn_resnext101_64x4d_fpn": FasterRCNNRow(
         backbone="resnext101_64x4d", masks=True, source=_MASK.format("ResNeXt-101 64x4d, the paper's", "")
+    ),
+    "fasterrcnn_mobilenet_v2_x0_5_fpn": FasterRCNNRow(
+        **_SMALL, source=_FASTER.format("MobileNetV2", ", for small machines")
+    ),
+    "maskrcnn_mobilenet_v2_x0_5_fpn": FasterRCNNRow(
+        **_SMALL, masks=True, source=_MASK.format("MobileNetV2", ", for small machines")
     ),
 }
 

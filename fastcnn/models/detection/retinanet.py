@@ -17,7 +17,7 @@ from fastcnn.models.detection.anchors import AnchorGenerator
 from fastcnn.models.detection.backbones import Backbone, create_body, init_normal
 from fastcnn.models.detection.boxes import box_iou, clip_boxes, image_limits
 from fastcnn.models.detection.coders import BoxCoder
-from fastcnn.models.detection.detector import Detector, DetectorRow, Losses
+from fastcnn.models.detection.detector import Detector, DetectorRow, Losses, square
 from fastcnn.models.detection.heads import DenseHead
 from fastcnn.models.detection.matchers import IGNORED, NEGATIVE, Matcher
 from fastcnn.models.detection.postprocess import Candidates, Detections, suppress, top_of_groups
@@ -35,6 +35,7 @@ class RetinaNetRow(DetectorRow):
     Attributes:
         features: of the backbone, the inputs of the pyramid.
         p6_from_c5: as the paper; torchvision makes P6 from P5.
+        channels: of the pyramid and of the subnets.
         anchor_sizes: of the pyramid's levels; each comes in three sizes, a third of an octave apart.
         candidates: detections of a level that suppression looks at.
         prior: the probability of every class that training starts from, section 4.1.
@@ -43,6 +44,7 @@ class RetinaNetRow(DetectorRow):
 
     features: tuple[str, ...] = ("layer2", "layer3", "layer4")
     p6_from_c5: bool = False
+    channels: int = 256
     anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
     candidates: int = 1000
     max_detections: int = 300
@@ -92,7 +94,7 @@ class RetinaNet(Detector):
         super().__init__(row)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         net = create_body(row, row.features, **factory)
-        channels = 256
+        channels = row.channels
         extra = LastLevelP6P7(net.feature_info[-1].channels if row.p6_from_c5 else None, channels, **factory)
         self.backbone = Backbone(net, extra, channels, **factory)
         sizes = [[int(size * 2 ** (third / 3)) for third in range(3)] for size in row.anchor_sizes]
@@ -169,6 +171,16 @@ _PAPER = "Lin et al., ICCV 2017, with {}, as torchvision: P6 from P5, L1 loss"
 ROWS = {
     "retinanet_resnet50_fpn": RetinaNetRow(backbone="resnet50", source=_PAPER.format("ResNet-50")),
     "retinanet_resnet101_fpn": RetinaNetRow(backbone="resnet101", source=_PAPER.format("ResNet-101")),
+    "retinanet_mobilenet_v2_x0_5_fpn": RetinaNetRow(
+        backbone="mobilenet_v2_x0_5",
+        features=("features.6", "features.13", "features.17"),
+        channels=64,
+        anchor_sizes=(16, 32, 64, 128, 256),
+        preprocess=square(160),
+        min_size=160,
+        max_size=320,
+        source=_PAPER.format("MobileNetV2, for small machines"),
+    ),
 }
 
 register(ROWS, RetinaNet)

@@ -167,6 +167,15 @@ ROWS = {
         boxes=DefaultBoxes([_THREE, *_SIX[1:]]),
         source=_PAPER.format("MobileNet"),
     ),
+    "ssdlite160_mobilenet_v2_x0_35": SSDLiteRow(
+        backbone="mobilenet_v2_x0_35",
+        tap="features.14",
+        last="features.18",
+        extras=(256, 128, 128, 64),
+        preprocess=square(160, HALVES, HALVES),
+        boxes=DefaultBoxes(_SIX),
+        source="Sandler et al., CVPR 2018, section 6.2, 0.35 times as wide, for small machines",
+    ),
 }
 
 register(ROWS, SSDLite)

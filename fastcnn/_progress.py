@@ -1,4 +1,4 @@
-"""The progress bar of ``fastcnn bench``."""
+"""The progress bar of ``fastcnn bench`` and ``fastcnn train``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from collections.abc import Callable, Iterator
 
 
 @contextlib.contextmanager
-def progress(total: int, plain: bool) -> Iterator[Callable[[str], None]]:
-    """Gives what to call when an item begins. On standard error, so that the table can be piped."""
+def progress(total: int, plain: bool, done: int = 0) -> Iterator[Callable[[str], None]]:
+    """Gives what to call when an item begins, of which ``done`` were before. On standard error, so that a table can be
+    piped."""
     if plain:
-        count = itertools.count(1)
+        count = itertools.count(done + 1)
         yield lambda text: print(f"[{next(count)}/{total}] {text}", file=sys.stderr, flush=True)
         return
     try:
@@ -22,7 +23,7 @@ def progress(total: int, plain: bool) -> Iterator[Callable[[str], None]]:
         raise ImportError("the progress bar needs rich: pip install 'fastcnn[bench]', or give --plain") from None
     columns = (BarColumn(30), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=total)
+        task = bar.add_task("", total=total, completed=done)
         begun = False
 
         def advance(text: str) -> None:

@@ -1,0 +1,81 @@
+"""``fastcnn train``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastcnn._progress import progress
+from fastcnn.train.page import render
+from fastcnn.train.processes import Processes
+from fastcnn.train.recipes import RECIPES, change, find_recipe
+from fastcnn.train.trainer import AMP, CHECKPOINT, Trainer
+
+RESULT, WEIGHTS = "result.json", "model.safetensors"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    names = f"one of {', '.join(RECIPES)}; or the name of a detector"
+    parser.add_argument("recipe", nargs="?", metavar="RECIPE", help=names)
+    parser.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="a setting of the recipe, as steps=500")
+    parser.add_argument("--out", metavar="FOLDER", help="for the checkpoint, weights and results; default: runs/RECIPE")
+    parser.add_argument("--resume", action="store_true", help="go on from the folder's checkpoint")
+    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
+    parser.add_argument("--amp", default="", choices=[name for name in AMP if name], help="mixed precision")
+    parser.add_argument("--plain", action="store_true", help="lines instead of a progress bar, which needs rich")
+    parser.add_argument("--render", nargs="+", metavar="FILE", help="plot (.svg) and print results: PLOT RESULT ...")
+
+
+def train(options: argparse.Namespace, environment: Callable[[], dict[str, Any]]) -> int:
+    """Trains a recipe and writes what came of it; ``environment`` is what to record beside it.
+
+    Raises:
+        ValueError, FileNotFoundError, ImportError: in a line, whatever does not fit.
+    """
+    if options.render:
+        print(render(options.render[0], options.render[1:]), end="")
+        return 0
+    if options.recipe is None:
+        raise ValueError(f"which recipe? {', '.join(RECIPES)}, or the name of a detector")
+    recipe = change(find_recipe(options.recipe), options.settings)
+    folder = Path(options.out or Path("runs") / options.recipe)
+    if (folder / CHECKPOINT).exists() and not options.resume:
+        raise ValueError(f"{folder} has a checkpoint already: --resume goes on from it, --out names another folder")
+    processes = Processes.join(options.device)
+    try:
+        trainer = Trainer(recipe, folder, device=options.device, amp=options.amp, processes=processes)
+        if options.resume:
+            trainer.resume()
+        plain = options.plain or not processes.first or not sys.stderr.isatty()
+        report = _fit(trainer, plain)
+        if processes.first:
+            report["environment"], report["command"] = environment(), _command(options)
+            trainer.save_weights(folder / WEIGHTS)
+            (folder / RESULT).write_text(json.dumps(report, indent=1) + "\n")
+            print(f"mAP@0.5 {report['metrics']['mAP']:.4f} after {report['seconds'] / 60:.1f} min; {folder / WEIGHTS}")
+    finally:
+        processes.leave()
+    return 0
+
+
+def _fit(trainer: Trainer, plain: bool) -> dict[str, Any]:
+    if plain:
+        return trainer.fit(lambda step, line: print(line, flush=True) if line and trainer.processes.first else None)
+    with progress(trainer.recipe.steps, False, trainer.step) as advance:
+        last = ""
+
+        def show(step: int, line: str) -> None:
+            nonlocal last
+            last = line or last
+            advance(last)
+
+        return trainer.fit(show)
+
+
+def _command(options: argparse.Namespace) -> str:
+    return " ".join(("fastcnn train", options.recipe, *options.settings))

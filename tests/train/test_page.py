@@ -1,0 +1,49 @@
+"""Results of trainings as a page and a plot."""
+
+import json
+
+import pytest
+
+from fastcnn.train.page import page, plot_svg, read_result, render
+
+RESULT = {
+    "recipe": {"network": "some_net", "steps": 40, "batch_size": 4},
+    "parameters": 1_234_567,
+    "classes": ["circle", "square"],
+    "processes": 1,
+    "seconds": 90.0,
+    "history": [{"step": 20, "seconds": 40.0, "loss": 2.0}, {"step": 40, "seconds": 80.0, "loss": 1.0}],
+    "checks": [{"seconds": 90.0, "mAP": 0.75}],
+    "metrics": {"mAP": 0.75, "bbox": {"AP": 0.5}},
+    "environment": {"fastcnn": "1", "torch": "2", "gpu": None, "cpu": "some CPU", "system": "", "threads": 2},
+    "command": "fastcnn train one steps=40",
+}
+
+
+def test_the_page_has_each_result():
+    masks = {**RESULT, "metrics": {"mAP": 0.25, "bbox": {"AP": 0.125}, "segm": {"AP": 0.0625}}}
+    text = page("plot.svg", {"a.json": RESULT, "b.json": {**masks, "command": "fastcnn train two"}})
+    assert "| one | `some_net` | 1.23 M | 40 | 4 | 1.5 | 0.750 | 0.500 |  |" in text
+    assert "| two | `some_net` | 1.23 M | 40 | 4 | 1.5 | 0.250 | 0.125 | 0.062 |" in text
+    assert "    fastcnn train one steps=40\n    fastcnn train two\n" in text and "(plot.svg)" in text
+    assert text.count("some CPU") == 1
+
+
+def test_the_plot_is_the_same_text_for_the_same_results(tmp_path):
+    pytest.importorskip("matplotlib")
+    first = plot_svg([RESULT])
+    assert first == plot_svg([RESULT]) and "<svg" in first and ">one<" in first
+    file = tmp_path / "a.json"
+    file.write_text(json.dumps(RESULT))
+    assert render(str(tmp_path / "p.svg"), [str(file)]).startswith("# Training")
+    assert (tmp_path / "p.svg").read_text() == first
+
+
+def test_other_files_are_refused(tmp_path):
+    file = tmp_path / "a.json"
+    for text in ("", "[]", '{"recipe": {}}'):
+        file.write_text(text)
+        with pytest.raises(ValueError, match=r"a.json is no result of fastcnn train"):
+            read_result(str(file))
+    with pytest.raises(ValueError, match=r"--render takes an .svg file and results to make it of, got p.png"):
+        render("p.png", [])
