@@ -1,6 +1,7 @@
 """Recipes, and which images a step takes."""
 
 import json
+from itertools import pairwise
 
 import pytest
 import torch
@@ -107,8 +108,7 @@ def test_the_rate_rises_and_falls():
     recipe = Recipe(network="", steps=100, warmup=10)
     rates = [rate(step, recipe) for step in range(101)]
     assert rates[0] == 0.1 and rates[9] == rates[10] == 1 and abs(rates[100]) < 1e-12
-    assert all(a < b for a, b in zip(rates[:9], rates[1:10], strict=True))
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a < b for a, b in pairwise(rates[:10])) and all(a > b for a, b in pairwise(rates[10:]))
     assert rate(55, recipe) == pytest.approx(0.5)
 
 
