@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastcnn._progress import progress
+from fastcnn.models import save_weights
 from fastcnn.train.page import render
 from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import RECIPES, change, find_recipe
@@ -55,7 +56,8 @@ def train(options: argparse.Namespace, environment: Callable[[], dict[str, Any]]
         report = _fit(trainer, plain)
         if processes.first:
             report["environment"], report["command"] = environment(), _command(options)
-            trainer.save_weights(folder / WEIGHTS)
+            classes = (*("__background__",) * trainer.first, *trainer.classes)
+            save_weights(trainer.net, folder / WEIGHTS, network=recipe.network, classes=classes)
             (folder / RESULT).write_text(json.dumps(report, indent=1) + "\n")
             print(f"mAP@0.5 {report['metrics']['mAP']:.4f} after {report['seconds'] / 60:.1f} min; {folder / WEIGHTS}")
     finally:
