@@ -18,7 +18,7 @@ scenes, learning, and every test on the way.
 
 {table}
 
-![mAP@0.5 on held-out scenes, and loss, over minutes]({plot})
+![mAP@0.5 on held-out scenes, and loss, over minutes]({image})
 
 {environments}
 
@@ -43,7 +43,7 @@ def render(plot: str, names: Sequence[str]) -> str:
         raise ValueError(f"--render takes an .svg file and results to make it of, got {' '.join((plot, *names))}")
     results = {name: read_result(name) for name in names}
     Path(plot).write_text(plot_svg(list(results.values())))
-    return page(Path(plot).name, results)
+    return page(plot, results)
 
 
 def read_result(name: str) -> dict[str, Any]:
@@ -61,13 +61,14 @@ def read_result(name: str) -> dict[str, Any]:
 
 
 def page(plot: str, results: Mapping[str, Mapping[str, Any]]) -> str:
-    """The page of results by the names of their files."""
+    """The page of results by the names of their files, beside the plot."""
     rows = [HEAD, tuple("---" for _ in HEAD), *(_row(result) for result in results.values())]
     about = dict.fromkeys(_about(result) for result in results.values())
     return PAGE.format(
         classes=len(next(iter(results.values()))["classes"]),
         table="\n".join(f"| {' | '.join(row)} |" for row in rows),
         plot=plot,
+        image=Path(plot).name,
         environments="\n\n".join(about),
         commands="\n".join(f"    {result['command']}" for result in results.values()),
         files=" ".join(results),

@@ -1,11 +1,15 @@
 """Results of trainings as a page and a plot."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
+from fastcnn.train import RECIPES
 from fastcnn.train.page import page, plot_svg, read_result, render
 
+ROOT = Path(__file__).parents[2]
 RESULT = {
     "recipe": {"network": "some_net", "steps": 40, "batch_size": 4},
     "parameters": 1_234_567,
@@ -22,7 +26,7 @@ RESULT = {
 
 def test_the_page_has_each_result():
     masks = {**RESULT, "metrics": {"mAP": 0.25, "bbox": {"AP": 0.125}, "segm": {"AP": 0.0625}}}
-    text = page("plot.svg", {"a.json": RESULT, "b.json": {**masks, "command": "fastcnn train two"}})
+    text = page("docs/plot.svg", {"a.json": RESULT, "b.json": {**masks, "command": "fastcnn train two"}})
     assert "| one | `some_net` | 1.23 M | 40 | 4 | 1.5 | 0.750 | 0.500 |  |" in text
     assert "| two | `some_net` | 1.23 M | 40 | 4 | 1.5 | 0.250 | 0.125 | 0.062 |" in text
     assert "    fastcnn train one steps=40\n    fastcnn train two\n" in text and "(plot.svg)" in text
@@ -47,3 +51,15 @@ def test_other_files_are_refused(tmp_path):
             read_result(str(file))
     with pytest.raises(ValueError, match=r"--render takes an .svg file and results to make it of, got p.png"):
         render("p.png", [])
+
+
+def test_the_page_in_docs_is_that_of_its_results():
+    text = (ROOT / "docs" / "training.md").read_text()
+    plot, *names = re.search(r"`fastcnn train --render (.*)`", text)[1].split()
+    results = {name: read_result(str(ROOT / name)) for name in names}
+    assert page(plot, results) == text
+    learnt = {result["command"].split()[2] for result in results.values()}
+    assert learnt == set(RECIPES)
+    for name, result in results.items():
+        assert result["metrics"]["mAP"] >= 0.8 and result["seconds"] <= 20 * 60, name
+        assert result["recipe"] == vars(RECIPES[result["command"].split()[2]]), f"{name} is of another recipe"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,6 +37,7 @@ class RetinaNetRow(DetectorRow):
         features: of the backbone, the inputs of the pyramid.
         p6_from_c5: as the paper; torchvision makes P6 from P5.
         channels: of the pyramid and of the subnets.
+        norm_groups: of group norms in the subnets, as torchvision's second version has them; 0 is the paper's: none.
         anchor_sizes: of the pyramid's levels; each comes in three sizes, a third of an octave apart.
         candidates: detections of a level that suppression looks at.
         prior: the probability of every class that training starts from, section 4.1.
@@ -45,6 +47,7 @@ class RetinaNetRow(DetectorRow):
     features: tuple[str, ...] = ("layer2", "layer3", "layer4")
     p6_from_c5: bool = False
     channels: int = 256
+    norm_groups: int = 0
     anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
     candidates: int = 1000
     max_detections: int = 300
@@ -59,9 +62,10 @@ class Subnet(nn.Module):
     Keys are torchvision's: ``conv.0.0`` ..., and the last, which is called ``name``.
     """
 
-    def __init__(self, channels: int, out_channels: int, name: str, **factory: Any) -> None:
+    def __init__(self, channels: int, out_channels: int, name: str, norm_groups: int = 0, **factory: Any) -> None:
         super().__init__()
-        self.conv = nn.Sequential(*(ConvNormAct(channels, channels, norm=None, **factory) for _ in range(4)))
+        norm = partial(nn.GroupNorm, norm_groups) if norm_groups else None
+        self.conv = nn.Sequential(*(ConvNormAct(channels, channels, norm=norm, **factory) for _ in range(4)))
         self.name = name
         self.add_module(name, nn.Conv2d(channels, out_channels, 3, padding=1, **factory))
         init_normal(self, 0.01)
@@ -100,9 +104,10 @@ class RetinaNet(Detector):
         sizes = [[int(size * 2 ** (third / 3)) for third in range(3)] for size in row.anchor_sizes]
         self.anchors = AnchorGenerator(sizes)
         count = self.outputs_per_class = self.anchors.per_position()[0]
-        classification = Subnet(channels, count * row.num_classes, "cls_logits", **factory)
+        classification = Subnet(channels, count * row.num_classes, "cls_logits", row.norm_groups, **factory)
         nn.init.constant_(classification.last.bias, -math.log((1 - row.prior) / row.prior))
-        self.head = DenseHead(classification, Subnet(channels, count * 4, "bbox_reg", **factory))
+        regression = Subnet(channels, count * 4, "bbox_reg", row.norm_groups, **factory)
+        self.head = DenseHead(classification, regression)
 
     def forward_layers(self, input: Tensor) -> dict[str, Tensor]:
         """A batch (N, C, H, W) to logits (N, A, classes) and codes (N, A, 4) of the boxes of all levels' anchors."""
@@ -175,6 +180,7 @@ ROWS = {
         backbone="mobilenet_v2_x0_5",
         features=("features.6", "features.13", "features.17"),
         channels=64,
+        norm_groups=16,
         anchor_sizes=(16, 32, 64, 128, 256),
         preprocess=square(160),
         min_size=160,
