@@ -55,9 +55,9 @@ def ps_roi_pool(
 
     Output channel c at bin (i, j) is pooled from input channel ``(c * height + i) * width + j``. Corners are rounded to
     whole pixels, half away from zero, and a side is never less than one pixel; bin i of n covers pixels from
-    ``floor(i * size / n)`` to, but without, ``ceil((i + 1) * size / n)``. The last row and the last column of the map do
-    not count, as in torchvision's forward pass; gradients are those of what was computed, where torchvision's own
-    backward pass counts the two. A bin without pixels is 0, as are those of a box with NaN.
+    ``floor(i * size / n)`` to before ``ceil((i + 1) * size / n)``. The last row and the last column of the map do not
+    count, as in torchvision's forward pass; gradients are those of what was computed, where torchvision's own backward
+    pass counts the two. A bin without pixels is 0, as are those of a box with NaN.
 
     Sums come from an integral image in float64, so that the cost does not depend on the size of boxes, and rounding is
     relative to the largest sums: a NaN or an infinity makes NaN of bins to its right and below it too.
@@ -70,8 +70,8 @@ def ps_roi_pool(
         ``[K, C, height, width]`` of the dtype of `input`, contiguous.
 
     Raises:
-        ValueError: a wrong rank or width, channels that are no multiple of the bins, a batch index outside the batch, or
-            two devices.
+        ValueError: a wrong rank or width, channels that are no multiple of the bins, a batch index outside the batch,
+            or two devices.
         TypeError: a tensor that is not floating-point, or an argument of the wrong type.
 
     Differentiable in `input`, twice too. Deterministic on a CPU. Source: Dai et al., R-FCN, NIPS 2016, equation 1.

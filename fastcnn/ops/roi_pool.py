@@ -62,7 +62,7 @@ def roi_pool(
 def bin_bounds(
     low: Tensor, high: Tensor, scale: float, bins: int, size: int, closed: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """``[K, bins]`` first pixels of the bins of one axis, and those after their last; `closed`: `high` is in the box."""
+    """``[K, bins]`` first pixels of the bins of one axis, and those after their last; `closed`: with `high` itself."""
 
     def rounded(x: Tensor) -> Tensor:
         whole = x.trunc()

@@ -40,9 +40,9 @@ class ResNetRow(Row):
             32, 4).
         stride_in_1x1: downsample in a block's first 1x1 convolution, as the paper does, not in its 3x3
             ("v1.5").
-        replace_stride_with_dilation: stages after the first that keep the side of their map: the "hole algorithm". Their
-            3x3 convolutions, and those of stages after them, see pixels as far apart as they would have. The first 3x3
-            of such a stage comes before the stride in v1.5, where it keeps its dilation, as in torchvision.
+        replace_stride_with_dilation: which stages after the first keep the side of their map, by the "hole algorithm":
+            their 3x3 convolutions, and those of stages after them, see pixels as far apart as they would have. The
+            first 3x3 of such a stage has the stride itself in v1.5, and no further holes, as in torchvision.
         squeeze_excite: a block's channels over the hidden ones of its squeeze-excite; None leaves that out.
         dropout: before the classifier; none in the paper.
     """

@@ -176,12 +176,8 @@ _SSD: dict[str, Any] = {"deconvolution": False, "prediction": False}
 _PAPER = "Fu et al., 2017, {} with {}: {} boxes"
 
 ROWS = {
-    "dssd321_resnet101": DSSDRow(
-        backbone="resnet101", **_321, source=_PAPER.format("DSSD321", "ResNet-101", "17080")
-    ),
-    "dssd513_resnet101": DSSDRow(
-        backbone="resnet101", **_513, source=_PAPER.format("DSSD513", "ResNet-101", "43688")
-    ),
+    "dssd321_resnet101": DSSDRow(backbone="resnet101", **_321, source=_PAPER.format("DSSD321", "ResNet-101", "17080")),
+    "dssd513_resnet101": DSSDRow(backbone="resnet101", **_513, source=_PAPER.format("DSSD513", "ResNet-101", "43688")),
     "dssd321_resnet50": DSSDRow(
         backbone="resnet50", **_321, source=_PAPER.format("DSSD321", "ResNet-50 for ResNet-101", "17080")
     ),

@@ -23,8 +23,8 @@ YOLO9000 = _cells(0.77871, 1.14074, 3.00525, 4.31277, 9.22725, 9.61974)
 YOLOV3_COCO = ((10, 13), (16, 30), (33, 23), (30, 61), (62, 45), (59, 119), (116, 90), (156, 198), (373, 326))
 YOLOV3_TINY_COCO = ((10, 14), (23, 27), (37, 58), (81, 82), (135, 169), (344, 319))
 
-# Hu and Ramanan's 25 clusters of WIDER FACE's faces, in whole pixels of what the network sees: four of images halved, the
-# largest first, eight of images as they are, 13 of images doubled.
+# Hu and Ramanan's 25 clusters of WIDER FACE's faces, in whole pixels of what the network sees: four of images halved,
+# eight of images as they are, 13 of images doubled; the largest first of each.
 TINY_FACES: Priors = (
     *((174, 228), (99, 132), (68, 89), (53, 69)),
     *((82, 110), (70, 88), (58, 77), (52, 64), (44, 56), (41, 46), (36, 52), (34, 43)),

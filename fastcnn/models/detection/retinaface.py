@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import torch
@@ -78,12 +77,12 @@ class ContextModule(nn.Module):
 
     def __init__(self, channels: int, **factory: Any) -> None:
         super().__init__()
-        quarter, linear = channels // 4, partial(ConvNormAct, act=None, **factory)
-        self.window3 = linear(channels, channels // 2, 3)
+        quarter, linear = channels // 4, {"act": None, **factory}
+        self.window3 = ConvNormAct(channels, channels // 2, 3, **linear)
         self.hidden5 = ConvNormAct(channels, quarter, 3, **factory)
-        self.window5 = linear(quarter, quarter, 3)
+        self.window5 = ConvNormAct(quarter, quarter, 3, **linear)
         self.hidden7 = ConvNormAct(quarter, quarter, 3, **factory)
-        self.window7 = linear(quarter, quarter, 3)
+        self.window7 = ConvNormAct(quarter, quarter, 3, **linear)
         init_pyramid(self)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class RFCNRow(DetectorRow):
     """An R-FCN: section 2.
 
     Attributes:
-        features: of the backbone, the map of proposals, conv4, and that of regions, conv5 with holes; both of stride 16.
+        features: of the backbone, the map of proposals, conv4, and that of regions, conv5 with holes; of stride 16.
         anchor_sizes: at every position, in three ratios each.
         rpn_hidden: channels of the region proposal network's head.
         hidden: channels of the 1x1 convolution behind conv5.
@@ -105,9 +105,7 @@ class RFCN(RCNN):
         self.outputs_per_class = row.bins**2
         self.backbone = Backbone(create_body(row, row.features, **factory), False)
         anchors = AnchorGenerator([row.anchor_sizes])
-        self.rpn = RegionProposalNetwork(
-            self.backbone.channels[0], anchors, row.proposals, row.rpn_hidden, **factory
-        )
+        self.rpn = RegionProposalNetwork(self.backbone.channels[0], anchors, row.proposals, row.rpn_hidden, **factory)
         pool = PositionSensitivePool(self.backbone.out_channels, row, self.backbone.strides[1], **factory)
         self.roi_heads = RoIHeads(pool, nn.Identity(), Vote(), row.regions)
 

@@ -94,9 +94,15 @@ EXPECTED = {
     "dssd513_resnet101": Detector(158_706_104, 118_696_527_040, ((513, 513), 43_688), _DENSE, small=_DILATED),
     "ssd321_resnet101": Detector(90_023_152, 24_800_392_384, ((321, 321), 17_080), _DENSE, small=_DILATED),
     "ssd513_resnet101": Detector(85_711_288, 63_312_512_192, ((513, 513), 43_688), _DENSE, small=_DILATED),
-    "rfcn_resnet50": Detector(35_119_772, 62_115_218_432, ((600, 1000), 9 * 38 * 63), _RCNN, small=_SMALL | _DILATED | _FEW),
-    "rfcn_resnet101": Detector(54_111_900, 89_464_439_808, ((600, 1000), 9 * 38 * 63), _RCNN, small=_SMALL | _DILATED | _FEW),
-    "rfcn_resnet101_ohem": Detector(54_111_900, 89_464_439_808, ((600, 1000), 9 * 38 * 63), _RCNN, small=_SMALL | _DILATED | _HARD),
+    "rfcn_resnet50": Detector(
+        35_119_772, 62_115_218_432, ((600, 1000), 9 * 38 * 63), _RCNN, small=_SMALL | _DILATED | _FEW
+    ),
+    "rfcn_resnet101": Detector(
+        54_111_900, 89_464_439_808, ((600, 1000), 9 * 38 * 63), _RCNN, small=_SMALL | _DILATED | _FEW
+    ),
+    "rfcn_resnet101_ohem": Detector(
+        54_111_900, 89_464_439_808, ((600, 1000), 9 * 38 * 63), _RCNN, small=_SMALL | _DILATED | _HARD
+    ),
     "tinyface_resnet101": Detector(27_727_674, 36_523_336_960, ((500, 500), 25 * 63**2), _DENSE, small=_TINY),
     # Deng et al., CVPR 2020, section 3.2: 102300 anchors. 16800 are those of SSH's anchors.
     "retinaface_resnet50": Detector(

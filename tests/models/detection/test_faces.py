@@ -1,4 +1,4 @@
-"""Landmarks from targets to detections, templates, and the losses of TinyFace and RetinaFace against their definitions."""
+"""Landmarks from targets to detections, templates, and the losses of TinyFace and RetinaFace as they are defined."""
 
 import math
 
@@ -102,7 +102,7 @@ def test_retinaface_losses():
     """Anchor by anchor; the second face has no landmarks."""
     torch.manual_seed(0)
     net = models.create("retinaface_mobilenet_v1_x0_25", frozen_norms=True, **SMALL)
-    batch, sizes, targets = net.transform([image()], [target()])
+    batch, _, _ = net.transform([image()], [target()])
     anchors, logits, codes, points = (each.detach() for each in net._heads(batch))
     iou = box_iou(BOXES, anchors)
     best, match = iou.max(0)
@@ -197,7 +197,7 @@ def test_bad_landmarks(change, error, message):
 @pytest.mark.parametrize(
     ("detector", "options", "message"),
     [
-        ("tinyface_resnet101", {"num_classes": 1}, "num_classes must be at least 2, the background and one more, got 1"),
+        ("tinyface_resnet101", {"num_classes": 1}, "at least 2, the background and one more, got 1"),
         ("tinyface_resnet101", {"scales": ()}, r"scales must be positive, one or more, got \(\)"),
         ("tinyface_resnet101", {"templates": ((8, 8),)}, r"must be 0 to 0, got \[4, 5"),
         ("retinaface_resnet50", {"channels": 6}, "channels must be a multiple of 4, got 6"),
