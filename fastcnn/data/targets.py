@@ -12,7 +12,10 @@ from fastcnn.models.detection.boxes import box_area, clip_boxes, image_limits
 Target = dict[str, Tensor]
 
 # Of these an object has a row each.
-PER_OBJECT = ("boxes", "labels", "masks", "area", "iscrowd", "difficult")
+PER_OBJECT = ("boxes", "labels", "masks", "landmarks", "area", "iscrowd", "difficult")
+
+# What a mirrored face's landmarks are, of left eye, right eye, nose, left and right corner of the mouth.
+MIRRORED = (1, 0, 2, 4, 3)
 
 
 def make_target(

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fastcnn.data.targets import Target, keep_objects
+from fastcnn.data.targets import MIRRORED, Target, keep_objects
 from fastcnn.models.detection.boxes import box_area, box_iou, clip_boxes, image_limits
 
 Pair = tuple[Tensor, Target]
@@ -33,7 +33,7 @@ class Compose:
 
 
 class RandomHorizontalFlip:
-    """Mirrors image, boxes and masks with probability ``p``."""
+    """Mirrors image, boxes, masks and landmarks (L, 5, 2) of faces with probability ``p``."""
 
     def __init__(self, p: float = 0.5) -> None:
         self.p = _probability(p)
@@ -46,6 +46,9 @@ class RandomHorizontalFlip:
         target = target | {"boxes": torch.stack((width - x2, y1, width - x1, y2), 1)}
         if "masks" in target:
             target["masks"] = target["masks"].flip(2)
+        if "landmarks" in target:
+            x, y = target["landmarks"][:, MIRRORED].unbind(-1)
+            target["landmarks"] = torch.stack((width - x, y), -1)
         return image.flip(2), target
 
 
@@ -82,6 +85,8 @@ class RandomZoomOut:
         if "masks" in target:
             around = (left, canvas_width - width - left, top, canvas_height - height - top)
             target["masks"] = F.pad(target["masks"], around)
+        if "landmarks" in target:
+            target["landmarks"] = target["landmarks"] + target["landmarks"].new_tensor((left, top))
         return canvas, target
 
 
@@ -215,6 +220,8 @@ def _crop(image: Tensor, target: Target, patch: Tensor, kept: Tensor) -> Pair:
     old = target["boxes"]
     boxes = clip_boxes(old - old.new_tensor((left, top, left, top)), image_limits([(bottom - top, right - left)], old))
     target["area"] = target["area"] * box_area(boxes) / box_area(old)
+    if "landmarks" in target:
+        target["landmarks"] = target["landmarks"] - target["landmarks"].new_tensor((left, top))
     target["boxes"] = boxes
     return image[:, top:bottom, left:right], target
 

@@ -18,7 +18,7 @@ from fastcnn.nn.layers import (
     SigmoidFocalLoss,
     SoftmaxFocalLoss,
 )
-from fastcnn.nn.pooling import SpatialPyramidPool2d
+from fastcnn.nn.pooling import PSRoIPool, SpatialPyramidPool2d
 from fastcnn.nn.residual import BasicBlock, Bottleneck
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "InvertedResidual",
     "LocalResponseNorm",
     "MultiScaleRoIAlign",
+    "PSRoIPool",
     "PointwiseConv2d",
     "ReLU6",
     "RoIAlign",

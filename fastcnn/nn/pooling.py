@@ -8,6 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastcnn.ops import _checks
+from fastcnn.ops.boxes import bins_of, check_images, rois_of
+from fastcnn.ops.roi_pool import bin_bounds
+
 
 class SpatialPyramidPool2d(nn.Module):
     """Max-pools a map of any size to grids of fixed sizes: (N, C, H, W) to (N, C * sum of squared levels).
@@ -39,3 +43,87 @@ class SpatialPyramidPool2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}"
+
+
+def ps_roi_pool(
+    input: Tensor,
+    boxes: Tensor | Sequence[Tensor],
+    output_size: int | tuple[int, int],
+    spatial_scale: float = 1.0,
+) -> Tensor:
+    """Takes the mean over every bin of a box, of another map for every bin: as :func:`torchvision.ops.ps_roi_pool`.
+
+    Output channel c at bin (i, j) is pooled from input channel ``(c * height + i) * width + j``. Corners are rounded to
+    whole pixels, half away from zero, and a side is never less than one pixel; bin i of n covers pixels from
+    ``floor(i * size / n)`` to before ``ceil((i + 1) * size / n)``. The last row and the last column of the map do not
+    count, as in torchvision's forward pass; gradients are those of what was computed, where torchvision's own backward
+    pass counts the two. A bin without pixels is 0, as are those of a box with NaN.
+
+    Sums come from an integral image in float64, so that the cost does not depend on the size of boxes, and rounding is
+    relative to the largest sums: a NaN or an infinity makes NaN of bins to its right and below it too.
+
+    Args:
+        input: ``[N, C * height * width, H, W]`` score maps; float64, float32, bfloat16 or float16.
+        boxes, output_size, spatial_scale: as of :func:`fastcnn.ops.roi_pool`.
+
+    Returns:
+        ``[K, C, height, width]`` of the dtype of `input`, contiguous.
+
+    Raises:
+        ValueError: a wrong rank or width, channels that are no multiple of the bins, a batch index outside the batch,
+            or two devices.
+        TypeError: a tensor that is not floating-point, or an argument of the wrong type.
+
+    Differentiable in `input`, twice too. Deterministic on a CPU. Source: Dai et al., R-FCN, NIPS 2016, equation 1.
+    """
+    _checks.floating("ps_roi_pool", input=input)
+    if input.dim() != 4:
+        raise ValueError(f"ps_roi_pool: expected input with 4 dimensions, got shape {tuple(input.shape)}")
+    _checks.number("ps_roi_pool", spatial_scale=spatial_scale)
+    bins = height, width = bins_of("ps_roi_pool", output_size)
+    if input.size(1) % (height * width):
+        raise ValueError(f"ps_roi_pool: expected channels in multiples of {height} * {width} bins, got {input.size(1)}")
+    rois = rois_of("ps_roi_pool", boxes, input).detach()
+    if not rois.is_meta:
+        check_images("ps_roi_pool", rois, input.size(0))
+    rois = rois.to(torch.float64 if input.dtype == torch.float64 else torch.float32)
+    # A bin's channels together: (N, height, width, H + 1, W + 1, C).
+    maps = input.double().unflatten(1, (-1, *bins)).permute(0, 2, 3, 4, 5, 1)
+    integral = F.pad(maps.cumsum(3).cumsum(4), (0, 0, 1, 0, 1, 0))
+    edges = zip((rois[:, 2], rois[:, 1]), (rois[:, 4], rois[:, 3]), bins, input.shape[2:], strict=True)
+    (top, bottom), (left, right) = (
+        bin_bounds(low, high, spatial_scale, count, side - 1, closed=False) for low, high, count, side in edges
+    )
+    image = rois[:, 0].long()[:, None, None]
+    row, column = (torch.arange(count, device=input.device) for count in bins)
+
+    def sums(y: Tensor, x: Tensor) -> Tensor:
+        """(K, height, width, C) of all pixels above and to the left."""
+        return integral[image, row[:, None], column, y[:, :, None], x[:, None]]
+
+    total = sums(bottom, right) - sums(top, right) - sums(bottom, left) + sums(top, left)
+    area = (bottom - top).clamp(min=0)[:, :, None] * (right - left).clamp(min=0)[:, None]
+    mean = torch.where(area[..., None] > 0, total / area.clamp(min=1)[..., None], 0)
+    return mean.permute(0, 3, 1, 2).to(input.dtype).contiguous()
+
+
+class PSRoIPool(nn.Module):
+    """Position-sensitive pooling, :func:`ps_roi_pool`, whose results and errors it has: torchvision's PSRoIPool.
+
+    ``forward(input, rois)``: (N, C * height * width, H, W) and boxes to (K, C, height, width).
+
+    Args:
+        output_size: side, or (height, width), of the output in bins.
+        spatial_scale: feature-map pixels per box-coordinate unit, e.g. 1/16 for a map of stride 16.
+    """
+
+    def __init__(self, output_size: int | tuple[int, int], spatial_scale: float) -> None:
+        super().__init__()
+        self.output_size = output_size
+        self.spatial_scale = spatial_scale
+
+    def forward(self, input: Tensor, rois: Tensor | list[Tensor]) -> Tensor:
+        return ps_roi_pool(input, rois, self.output_size, self.spatial_scale)
+
+    def extra_repr(self) -> str:
+        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"

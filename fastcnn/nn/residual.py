@@ -133,6 +133,7 @@ class Bottleneck(ResidualBlock):
     Args:
         stride_in_1x1: stride in the first 1x1 convolution, as in the paper, instead of the 3x3 ("v1.5").
         halve_1x1: half the channels in the first 1x1 convolution, as SENet-154 has them.
+        dilation: of the 3x3 convolution.
     """
 
     expansion = 4
@@ -148,6 +149,7 @@ class Bottleneck(ResidualBlock):
         width_per_group: int = 64,
         stride_in_1x1: bool = False,
         halve_1x1: bool = False,
+        dilation: int = 1,
         device: Any = None,
         dtype: torch.dtype | None = None,
         **options: Any,
@@ -160,7 +162,8 @@ class Bottleneck(ResidualBlock):
         stride1, stride2 = (stride, 1) if stride_in_1x1 else (1, stride)
         self.conv1 = nn.Conv2d(in_channels, first, 1, stride1, bias=False, **factory)
         self.bn1 = nn.BatchNorm2d(first, **factory)
-        self.conv2 = conv2d(first, width, 3, stride2, padding=1, groups=groups, bias=False, **factory)
+        holes = {"padding": dilation, "dilation": dilation}
+        self.conv2 = conv2d(first, width, 3, stride2, groups=groups, bias=False, **holes, **factory)
         self.bn2 = nn.BatchNorm2d(width, **factory)
         self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False, **factory)
         self.bn3 = nn.BatchNorm2d(out_channels, **factory)

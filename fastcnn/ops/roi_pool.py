@@ -59,15 +59,17 @@ def roi_pool(
         return _library.call(_op, input, rois, float(spatial_scale), height, width)
 
 
-def _bounds(low: Tensor, high: Tensor, scale: float, bins: int, size: int) -> tuple[Tensor, Tensor]:
-    """``[K, bins]`` first pixels of the bins of one axis, and those after their last."""
+def bin_bounds(
+    low: Tensor, high: Tensor, scale: float, bins: int, size: int, closed: bool = True
+) -> tuple[Tensor, Tensor]:
+    """``[K, bins]`` first pixels of the bins of one axis, and those after their last; `closed`: with `high` itself."""
 
     def rounded(x: Tensor) -> Tensor:
         whole = x.trunc()
         return (whole + x.sign() * ((x - whole).abs() >= 0.5)).clamp(-_FAR, _FAR)
 
     start, end = rounded(low * scale)[:, None], rounded(high * scale)[:, None]
-    step = (end - start + 1).clamp(min=1) / bins
+    step = (end - start + int(closed)).clamp(min=1) / bins
     i = torch.arange(bins, dtype=low.dtype, device=low.device)
     edges = (start.double() + (i * step).floor(), start.double() + ((i + 1) * step).ceil())
     first, after = (edge.clamp(0, size).nan_to_num(0).long() for edge in edges)
@@ -82,8 +84,8 @@ def _places(pixels: Tensor, rois: Tensor, spatial_scale: float, bins: Sequence[i
     """
     _, _, height, width = size
     wide = rois.detach().to(torch.float64 if pixels.dtype == torch.float64 else torch.float32)
-    top, bottom = _bounds(wide[:, 2], wide[:, 4], spatial_scale, bins[0], height)
-    left, right = _bounds(wide[:, 1], wide[:, 3], spatial_scale, bins[1], width)
+    top, bottom = bin_bounds(wide[:, 2], wide[:, 4], spatial_scale, bins[0], height)
+    left, right = bin_bounds(wide[:, 1], wide[:, 3], spatial_scale, bins[1], width)
     area = (bottom - top).amax(1) * (right - left).amax(1)
     places = torch.empty(0, *bins, pixels.size(1), dtype=torch.int64, device=pixels.device)
     order = area.argsort(stable=True)

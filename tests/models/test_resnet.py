@@ -204,3 +204,27 @@ def test_bad_options(network, options, message):
 def test_a_block_shows_a_bad_shortcut():
     with pytest.raises(ValueError, match="shortcut must be 'A', 'B', 'C' or None, got 'b'"):
         BasicBlock(4, 4, shortcut="b")
+
+
+@pytest.mark.parametrize("network", ["resnet50", "resnet50_v1"])
+@pytest.mark.parametrize("holes", [(False, False, True), (False, True, True)])
+def test_holes_make_maps_finer_and_change_nothing_else(network, holes):
+    """Every other pixel, or every fourth, is what the network with strides has there."""
+    torch.manual_seed(0)
+    net = models.create(network, layers=(1, 2, 2, 2), features_only=("layer4",), dtype=torch.float64).eval()
+    options = {"replace_stride_with_dilation": holes, "features_only": ("layer4",), "dtype": torch.float64}
+    finer = models.create(network, layers=(1, 2, 2, 2), **options).eval()
+    finer.load_state_dict(net.state_dict())
+    input = torch.randn(1, 3, 100, 140, dtype=torch.float64)
+    step = 2 ** sum(holes)
+    assert finer.feature_info[0].stride == 32 // step
+    with torch.inference_mode():
+        wanted, found = net(input)["layer4"], finer(input)["layer4"]
+    torch.testing.assert_close(found[..., ::step, ::step], wanted)
+    assert found.shape[2:] == tuple(-(-side // (32 // step)) for side in input.shape[2:])
+
+
+@pytest.mark.parametrize(("network", "holes"), [("resnet50", (True,)), ("resnet18", (False, False, True))])
+def test_bad_holes(network, holes):
+    with pytest.raises(ValueError, match="replace_stride_with_dilation must be 3 bools, of bottlenecks, got"):
+        models.create(network, replace_stride_with_dilation=holes, device="meta")

@@ -40,6 +40,9 @@ class ResNetRow(Row):
             32, 4).
         stride_in_1x1: downsample in a block's first 1x1 convolution, as the paper does, not in its 3x3
             ("v1.5").
+        replace_stride_with_dilation: which stages after the first keep the side of their map, by the "hole algorithm":
+            their 3x3 convolutions, and those of stages after them, see pixels as far apart as they would have. The
+            first 3x3 of such a stage has the stride itself in v1.5, and no further holes, as in torchvision.
         squeeze_excite: a block's channels over the hidden ones of its squeeze-excite; None leaves that out.
         dropout: before the classifier; none in the paper.
     """
@@ -52,6 +55,7 @@ class ResNetRow(Row):
     groups: int = 1
     width_per_group: int = 64
     stride_in_1x1: bool = False
+    replace_stride_with_dilation: tuple[bool, ...] = ()
     squeeze_excite: int | None = None
     dropout: float = 0.0
 
@@ -68,6 +72,12 @@ class ResNetRow(Row):
                 raise ValueError(f"{field} must be at least 1, got {value}")
         if not 0 <= self.dropout <= 1:
             raise ValueError(f"dropout must be between 0 and 1, got {self.dropout}")
+        holes = self.replace_stride_with_dilation
+        if holes and (len(holes) != self.stages - 1 or self.block != "bottleneck"):
+            raise ValueError(
+                f"replace_stride_with_dilation must be {self.stages - 1} bools, of bottlenecks, got {holes!r} of "
+                f"{self.block} blocks"
+            )
         for field in ("groups", "width_per_group", "stride_in_1x1"):
             if self.block == "basic" and getattr(self, field) != getattr(ResNetRow, field):
                 raise ValueError(f"basic blocks have no {field}, got {getattr(self, field)}")
@@ -108,11 +118,18 @@ class ResNet(PooledNet):
         channels, stride = chain[0].channels, chain[0].stride * (1 if self.pool is None else 2)
         block = self.blocks[row.block]
         options = row.block_options() | factory
+        dilation, has_holes = 1, (False, *(row.replace_stride_with_dilation or (False,) * (row.stages - 1)))
         for index, blocks in enumerate(row.layers):
             planes, step = self.width * 2**index, 1 if index == 0 else 2
+            first = dilation
+            if has_holes[index]:
+                dilation, step = dilation * step, 1
+                first = dilation if row.stride_in_1x1 else first
             layer = nn.Sequential()
             for number in range(blocks):
-                layer.append(block(channels, planes, step if number == 0 else 1, **options))
+                apart = dilation if number else first
+                holes = {"dilation": apart} if apart > 1 else {}
+                layer.append(block(channels, planes, 1 if number else step, **options, **holes))
                 channels = planes * block.expansion
             stride *= step
             name = f"layer{index + 1}"

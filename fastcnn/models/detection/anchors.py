@@ -112,6 +112,40 @@ class DefaultBoxes:
         return result
 
 
+class Templates:
+    """Boxes of given shapes at every position, one after the other, whatever the size of the image.
+
+    Args:
+        shapes: (width, height) of the boxes of each map, in pixels.
+        strides: pixels from one position to the next, of each map.
+        offset: of the first position's centre, in strides.
+    """
+
+    def __init__(self, shapes: Sequence[Sequence[Shape]], strides: Sequence[int], offset: float = 0.5) -> None:
+        if len(shapes) != len(strides):
+            raise ValueError(f"templates need a stride for each of {len(shapes)} maps, got {len(strides)}")
+        self.shapes = tuple(map(tuple, shapes))
+        self.strides = tuple(strides)
+        self.offset = offset
+
+    def per_position(self) -> tuple[int, ...]:
+        return tuple(map(len, self.shapes))
+
+    def __call__(self, image_size: tuple[int, int], maps: Sequence[Tensor]) -> list[Tensor]:
+        """:meth:`Anchors.__call__`.
+
+        Raises:
+            ValueError: another number of maps than of ``shapes``.
+        """
+        _check_maps(len(self.shapes), maps)
+        result = []
+        for shapes, stride, map_ in zip(self.shapes, self.strides, maps, strict=True):
+            centres = (_grid(map_, stride, stride) + self.offset * stride)[:, None]
+            half = centres.new_tensor(shapes) / 2
+            result.append(torch.cat((centres - half, centres + half), 2).reshape(-1, 4))
+        return result
+
+
 def ssd_shapes(aspect_ratios: Sequence[Sequence[float]], scales: Sequence[float]) -> list[list[Shape]]:
     """Default boxes of each map: a square of its scale, one between its scale and the next, and both ways of a ratio.
 

@@ -35,7 +35,8 @@ class Stages(nn.Sequential):
 
 
 class Backbone(nn.Module):
-    """``body``, a classifier without its head, and maybe a pyramid, ``fpn``.
+    """``body``, a classifier without its head, and maybe a pyramid, ``fpn``: by a module that makes its last levels,
+    by None, which makes none, or by True, the usual one.
 
     ``forward``: (N, C, H, W) to maps by name, from the finest to the coarsest: those of the pyramid, or "0", "1", ...
 
@@ -45,7 +46,7 @@ class Backbone(nn.Module):
         out_channels: of the maps it gives, which are alike with a pyramid; else of the last.
     """
 
-    def __init__(self, net: ConvNet, fpn: bool | nn.Module, out_channels: int = 256, **factory: Any) -> None:
+    def __init__(self, net: ConvNet, fpn: bool | nn.Module | None, out_channels: int = 256, **factory: Any) -> None:
         super().__init__()
         self.channels = tuple(feature.channels for feature in net.feature_info)
         self.strides = tuple(feature.stride for feature in net.feature_info)

@@ -42,6 +42,21 @@ class BoxCoder:
         return torch.cat((centre - half, centre + half), -1)
 
 
+@dataclass(frozen=True)
+class PointCoder:
+    """Points as offsets from the centre of an anchor in its sides: Deng et al., RetinaFace, CVPR 2020, section 3.1."""
+
+    def encode(self, points: Tensor, anchors: Tensor) -> Tensor:
+        """Codes (..., P, 2) of points (..., P, 2), x and y, from anchors (..., 4)."""
+        centre, sides = _centre(anchors)
+        return (points - centre[..., None, :]) / sides[..., None, :]
+
+    def decode(self, codes: Tensor, anchors: Tensor) -> Tensor:
+        """Points (..., P, 2) of codes (..., P, 2) from anchors (..., 4), in the wider dtype of the two."""
+        centre, sides = _centre(anchors)
+        return codes * sides[..., None, :] + centre[..., None, :]
+
+
 def _centre(boxes: Tensor) -> tuple[Tensor, Tensor]:
     sides = boxes[..., 2:] - boxes[..., :2]
     return boxes[..., :2] + 0.5 * sides, sides

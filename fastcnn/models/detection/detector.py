@@ -88,6 +88,7 @@ class Detector(ConvNet):
         class_paths: the layers whose outputs depend on the number of classes.
         has_background: whether class 0 is the background, which no box of a target can have.
         has_masks: whether targets need masks.
+        landmarks: so many points of every box targets need, and detections have.
     """
 
     row: Any
@@ -96,6 +97,7 @@ class Detector(ConvNet):
     class_paths: tuple[str, ...]
     has_background = True
     has_masks = False
+    landmarks = 0
     fixed_size: Size | None = None
 
     def __init__(self, row: DetectorRow) -> None:
@@ -118,11 +120,13 @@ class Detector(ConvNet):
         Args:
             images: (C, H, W) floating pixels in [0, 1], of any sizes; or a batch (N, C, H, W).
             targets: for each image ``boxes`` (G, 4), floating corners (x1, y1, x2, y2) in its pixels, and int64
-                ``labels`` (G); for masks also ``masks`` (G, H, W). G may be 0. Eval mode does not look at them.
+                ``labels`` (G); for masks also ``masks`` (G, H, W), for landmarks ``landmarks`` (G, P, 2), points (x, y)
+                or NaN where there is none. G may be 0. Eval mode does not look at them.
 
         Returns:
             In training mode a dict of scalar losses. In eval mode for every image ``boxes`` (D, 4) in its pixels, int64
-            ``labels`` (D) and ``scores`` (D) in descending order, and maybe ``masks`` (D, 1, H, W) of probabilities.
+            ``labels`` (D) and ``scores`` (D) in descending order, and maybe ``masks`` (D, 1, H, W) of probabilities
+            and ``landmarks`` (D, P, 2).
             Eval mode is deterministic; training draws samples from ``generator``.
 
         Raises:
@@ -147,7 +151,8 @@ class Detector(ConvNet):
             return *self.transform(list(images)), originals
         if targets is None:
             raise ValueError(f"{type(self).__name__} needs targets in training mode")
-        check_targets(targets, originals, range(int(self.has_background), self.num_classes), self.has_masks)
+        classes = range(int(self.has_background), self.num_classes)
+        check_targets(targets, originals, classes, self.has_masks, self.landmarks)
         return *self.transform(list(images), targets, training=True, generator=self.generator), originals
 
     @property

@@ -65,15 +65,20 @@ class RCNN(Detector):
     roi_heads: RoIHeads
     classifier_path = "roi_heads.box_predictor.cls_score"
 
+    @staticmethod
+    def proposal_maps(maps: dict[str, Tensor]) -> list[Tensor]:
+        """Those of the backbone's maps that proposals come from."""
+        return list(maps.values())
+
     def losses(self, batch: Tensor, sizes: Sequence[Size], targets: list[Target]) -> Losses:
         maps = self.backbone(batch)
         image_size = batch.size(2), batch.size(3)
-        proposals, losses = self.rpn(list(maps.values()), image_size, sizes, targets, self.generator)
+        proposals, losses = self.rpn(self.proposal_maps(maps), image_size, sizes, targets, self.generator)
         return self.roi_heads.losses(maps, proposals, sizes, targets, self.generator) | losses
 
     def detections(self, batch: Tensor, sizes: Sequence[Size]) -> Detections:
         maps = self.backbone(batch)
-        proposals, _ = self.rpn(list(maps.values()), (batch.size(2), batch.size(3)), sizes)
+        proposals, _ = self.rpn(self.proposal_maps(maps), (batch.size(2), batch.size(3)), sizes)
         return self.roi_heads.detections(maps, proposals, sizes, **self.thresholds)
 
     def forward_layers(self, input: Tensor) -> dict[str, Tensor]:
@@ -81,7 +86,7 @@ class RCNN(Detector):
         the proposals are no boxes that mean anything."""
         maps = self.backbone(input)
         sizes = [(input.size(2), input.size(3))] * len(input)
-        logits, codes = self.rpn.head(list(maps.values()))
+        logits, codes = self.rpn.head(self.proposal_maps(maps))
         result = {"objectness": torch.cat(logits, 1), "proposals": torch.cat(codes, 1)}
         proposals = [input.new_zeros(self.row.proposals.after[1], 4) for _ in sizes]
         result["cls_logits"], result["bbox_regression"] = self.roi_heads.predict(maps, proposals, sizes)

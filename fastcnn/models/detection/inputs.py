@@ -33,7 +33,9 @@ def check_images(images: Sequence[Tensor] | Tensor, channels: int) -> list[Size]
     return [(image.size(1), image.size(2)) for image in images]
 
 
-def check_targets(targets: Sequence[Target], sizes: Sequence[Size], classes: range, masks: bool) -> None:
+def check_targets(
+    targets: Sequence[Target], sizes: Sequence[Size], classes: range, masks: bool = False, landmarks: int = 0
+) -> None:
     """Targets of images of these sizes: see :meth:`fastcnn.models.detection.detector.Detector.forward`.
 
     Raises:
@@ -45,7 +47,7 @@ def check_targets(targets: Sequence[Target], sizes: Sequence[Size], classes: ran
     if len(targets) != len(sizes):
         raise ValueError(f"targets must be one for each of {len(sizes)} images, got {len(targets)}")
     for index, (target, size) in enumerate(zip(targets, sizes, strict=True)):
-        for key in ("boxes", "labels", *(["masks"] if masks else [])):
+        for key in ("boxes", "labels", *(["masks"] if masks else []), *(["landmarks"] if landmarks else [])):
             if not isinstance(target, dict) or not isinstance(target.get(key), Tensor):
                 raise ValueError(f"targets[{index}] must be a dict with a tensor {key!r}")
         _check_boxes(f"targets[{index}]['boxes']", target["boxes"])
@@ -53,6 +55,8 @@ def check_targets(targets: Sequence[Target], sizes: Sequence[Size], classes: ran
         _check_labels(f"targets[{index}]['labels']", target["labels"], count, classes)
         if masks and target["masks"].shape != (count, *size):
             raise ValueError(f"targets[{index}]['masks'] must be {(count, *size)}, got {tuple(target['masks'].shape)}")
+        if landmarks:
+            _check_landmarks(f"targets[{index}]['landmarks']", target["landmarks"], (count, landmarks, 2))
 
 
 def check_proposals(proposals: Sequence[Tensor], count: int) -> None:
@@ -80,6 +84,17 @@ def _check_boxes(name: str, boxes: Tensor) -> None:
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         raise ValueError(f"{name} must be finite with x1 < x2 and y1 < y2, got {boxes[row].tolist()} in row {row}")
+
+
+def _check_landmarks(name: str, points: Tensor, shape: tuple[int, int, int]) -> None:
+    if not points.is_floating_point():
+        raise TypeError(f"{name} must be floating, got {points.dtype}")
+    if points.shape != shape:
+        raise ValueError(f"{name} must be {shape}, got {tuple(points.shape)}")
+    wrong = points.isinf().any(-1) | (points.isnan().any(-1) != points.isnan().all(-1))
+    if bool(wrong.any()):
+        row = wrong.nonzero()[0].tolist()
+        raise ValueError(f"{name} must be points that are finite, or NaN for none, got {points[tuple(row)].tolist()}")
 
 
 def _check_labels(name: str, labels: Tensor, count: int, classes: range) -> None:

@@ -39,6 +39,7 @@ def suppress(
     *,
     iou_threshold: float,
     max_detections: int,
+    **others: Tensor,
 ) -> Detections:
     """Non-maximum suppression within every class of every image, and the best detections that it leaves.
 
@@ -47,17 +48,20 @@ def suppress(
         batch: number of images.
         iou_threshold: of :func:`fastcnn.ops.batched_nms`.
         max_detections: of an image.
+        others: what else is known of every candidate (M, ...).
 
     Returns:
-        For every image ``boxes`` (D, 4), ``scores`` (D), descending, and int64 ``labels`` (D).
+        For every image ``boxes`` (D, 4), ``scores`` (D), descending, and int64 ``labels`` (D); and ``others`` (D, ...)
+        by their names.
     """
     boxes, scores, labels, images = candidates
     classes = images * (int(labels.max()) + 1 if len(labels) else 1) + labels
     keep = ops.batched_nms(boxes, scores, classes, iou_threshold)
     keep = keep[top_of_groups(scores[keep], images[keep], max_detections)]
     counts = images[keep].bincount(minlength=batch).tolist()
-    parts = (each[keep].split(counts) for each in (boxes, scores, labels))
-    return [{"boxes": b, "scores": s, "labels": c} for b, s, c in zip(*parts, strict=True)]
+    known = {"boxes": boxes, "scores": scores, "labels": labels, **others}
+    parts = zip(*(each[keep].split(counts) for each in known.values()), strict=True)
+    return [dict(zip(known, part, strict=True)) for part in parts]
 
 
 def suppress_padded(

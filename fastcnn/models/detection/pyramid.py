@@ -24,6 +24,20 @@ class Subsample(nn.Module):
         return [F.max_pool2d(finest_to_coarsest[-1], 1, 2)]
 
 
+class LastLevelP6(nn.Module):
+    """P6 by a 3x3 convolution of stride 2 of the last map: Deng et al., RetinaFace, CVPR 2020, section 3.2."""
+
+    names = ("p6",)
+
+    def __init__(self, in_channels: int, out_channels: int, **factory: Any) -> None:
+        super().__init__()
+        self.p6 = nn.Conv2d(in_channels, out_channels, 3, 2, 1, **factory)
+        init_pyramid(self)
+
+    def forward(self, finest_to_coarsest: list[Tensor], last_input: Tensor) -> list[Tensor]:
+        return [self.p6(last_input)]
+
+
 class LastLevelP6P7(nn.Module):
     """P6 by a 3x3 convolution of stride 2, P7 by another on P6's ReLU: Lin et al., RetinaNet, ICCV 2017, section 4,
     footnote 2. Keys ``p6`` and ``p7`` are torchvision's.

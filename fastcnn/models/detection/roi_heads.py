@@ -15,7 +15,7 @@ from fastcnn.models.detection.boxes import box_iou, clip_boxes, image_limits, is
 from fastcnn.models.detection.coders import BoxCoder
 from fastcnn.models.detection.masks import crop_masks
 from fastcnn.models.detection.matchers import IGNORED, Matcher
-from fastcnn.models.detection.postprocess import Candidates, Detections, suppress
+from fastcnn.models.detection.postprocess import Candidates, Detections, suppress, top_of_groups
 from fastcnn.models.detection.samplers import sample_balanced
 from fastcnn.models.detection.transform import Size, Target
 from fastcnn.nn.blocks import ConvNormAct
@@ -33,12 +33,15 @@ class RegionRules:
         matcher: of regions.
         samples, positive_fraction: regions of an image in a step of training, and how many are positives at most.
         coder: of boxes.
+        hardest: of the samples of an image, only so many count, those of the largest loss: Shrivastava et al., Training
+            Region-based Object Detectors with Online Hard Example Mining, CVPR 2016; None counts all.
     """
 
     matcher: Matcher = MATCHER
     samples: int = 512
     positive_fraction: float = 0.25
     coder: BoxCoder = CODER
+    hardest: int | None = None
 
 
 class Regions(NamedTuple):
@@ -151,11 +154,14 @@ class RoIHeads(nn.Module):
         positive = (labels > 0).nonzero()[:, 0]
         codes = codes[positive, labels[positive] if codes.size(1) > 1 else 0]
         wanted = self.rules.coder.encode(_matched(targets, regions).to(boxes.dtype)[positive], boxes[positive])
-        box_loss = F.smooth_l1_loss(codes.to(wanted.dtype), wanted, beta=SMOOTH_L1, reduction="sum")
-        result = {
-            "loss_classifier": F.cross_entropy(logits, labels),
-            "loss_box_reg": box_loss / max(1, len(labels)),
-        }
+        found = F.smooth_l1_loss(codes.to(wanted.dtype), wanted, beta=SMOOTH_L1, reduction="none").sum(1)
+        box_loss = found.new_zeros(len(labels)).index_add(0, positive, found)
+        entropy = F.cross_entropy(logits, labels, reduction="none")
+        if self.rules.hardest is not None:
+            images = image_of(regions.boxes)
+            hardest = top_of_groups((entropy + box_loss).detach(), images, self.rules.hardest)
+            entropy, box_loss = entropy[hardest], box_loss[hardest]
+        result = {"loss_classifier": entropy.mean(), "loss_box_reg": box_loss.sum() / max(1, len(box_loss))}
         if self.has_masks:
             result["loss_mask"] = self._mask_loss(maps, regions, sizes, targets)
         return result
@@ -208,8 +214,7 @@ class RoIHeads(nn.Module):
     ) -> Detections:
         """Of all images at once; only what is above the threshold is decoded."""
         logits, codes = self.predict(maps, proposals, sizes)
-        counts = torch.tensor([len(each) for each in proposals], device=logits.device)
-        images = torch.arange(len(proposals), device=logits.device).repeat_interleave(counts)
+        images = image_of(proposals)
         scores = logits.softmax(1)
         regions, labels = (scores[:, 1:] > score_threshold).nonzero().unbind(1)
         labels = labels + 1
@@ -227,6 +232,12 @@ class RoIHeads(nn.Module):
             for each, mask in zip(result, masks.split([len(each["labels"]) for each in result]), strict=True):
                 each["masks"] = mask
         return result
+
+
+def image_of(boxes: Sequence[Tensor]) -> Tensor:
+    """The number (R) of the image of every box, of (Ri, 4) of each image."""
+    counts = torch.tensor([len(each) for each in boxes], device=boxes[0].device)
+    return torch.arange(len(boxes), device=boxes[0].device).repeat_interleave(counts)
 
 
 def _matched(targets: Sequence[Target], regions: Regions) -> Tensor:

@@ -18,8 +18,12 @@ Target = dict[str, Tensor]
 
 def resize_boxes(boxes: Tensor, old: Size, new: Size) -> Tensor:
     """Boxes (..., 4) of an image of the size ``old`` in one of the size ``new``."""
-    height, width = new[0] / old[0], new[1] / old[1]
-    return boxes * boxes.new_tensor((width, height, width, height))
+    return resize_points(boxes.unflatten(-1, (2, 2)), old, new).flatten(-2)
+
+
+def resize_points(points: Tensor, old: Size, new: Size) -> Tensor:
+    """The same of points (..., 2), x and y."""
+    return points * points.new_tensor((new[1] / old[1], new[0] / old[0]))
 
 
 @dataclass(frozen=True)
@@ -52,8 +56,8 @@ class DetectionTransform:
         training: bool = False,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, list[Size], list[Target] | None]:
-        """Images (C, H, W) to a batch (N, C, H', W'), the sizes of the images in it, and targets with boxes and masks
-        (G, H, W) in its pixels."""
+        """Images (C, H, W) to a batch (N, C, H', W'), the sizes of the images in it, and targets with boxes, masks
+        (G, H, W) and landmarks (G, P, 2) in its pixels."""
         sizes = [self.resized(_size(image), training, generator) for image in images]
         shapes = {image.shape for image in images}
         if len(shapes) == len(set(sizes)) == 1:
@@ -80,9 +84,12 @@ class DetectionTransform:
     def restore(
         self, detections: list[dict[str, Tensor]], sizes: Sequence[Size], originals: Sequence[Size]
     ) -> list[dict[str, Tensor]]:
-        """Detections with boxes in pixels of the original images, and masks (D, 1, M, M) pasted there."""
+        """Detections with boxes and landmarks (D, P, 2) in pixels of the original images, and masks (D, 1, M, M) pasted
+        there."""
         for detection, size, original in zip(detections, sizes, originals, strict=True):
             detection["boxes"] = resize_boxes(detection["boxes"], size, original)
+            if "landmarks" in detection:
+                detection["landmarks"] = resize_points(detection["landmarks"], size, original)
             if "masks" in detection:
                 detection["masks"] = paste_masks(detection["masks"], detection["boxes"], original)
         return detections
@@ -106,6 +113,8 @@ def _size(image: Tensor) -> Size:
 
 def _resize_target(target: Target, old: Size, new: Size) -> Target:
     target = {**target, "boxes": resize_boxes(target["boxes"], old, new)}
+    if "landmarks" in target:
+        target["landmarks"] = resize_points(target["landmarks"], old, new)
     if "masks" in target:
         target["masks"] = F.interpolate(target["masks"][:, None].float(), new)[:, 0].byte()
     return target

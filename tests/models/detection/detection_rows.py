@@ -26,10 +26,17 @@ class Detector(NamedTuple):
 _RCNN = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
 _MASK, _FAST = (*_RCNN, "loss_mask"), _RCNN[:2]
 _DENSE = ("bbox_regression", "classification")
+_FACE = (*_DENSE, "landmarks")
 _SMALL = {"min_size": 64, "max_size": 96, "num_classes": 7}
 _FEW = {"proposals": ProposalRules(before=(60, 60), after=(40, 30)), "regions": RegionRules(samples=32)}
 _RESNET = _SMALL | {"backbone_options": (("layers", (1, 1, 1, 1)),)}
 _RESNEXT = _SMALL | {"backbone_options": (("layers", (1, 1, 1, 1)), ("width_per_group", 1))}
+_HOLES = (("layers", (1, 1, 1, 1)), ("replace_stride_with_dilation", (False, False, True)))
+_DILATED = {"num_classes": 7, "backbone_options": _HOLES}
+_HARD = _FEW | {"regions": RegionRules(samples=1 << 30, positive_fraction=1.0, hardest=32)}
+# All negatives count, for there is no face that the coarsest maps would find.
+_FACES = {"min_size": 128, "max_size": 192, "num_classes": 7, "negatives": 1e6}
+_TINY = _RESNET | {"scales": (1.0, 2.0)}
 _MOBILE = _SMALL | {"min_size": 96, "max_size": 128}
 
 # Multiply-adds with decimals beside them are what torchvision prints for its own networks, in 10^9.
@@ -84,7 +91,7 @@ EXPECTED = {
     # For small machines: no published figures; boxes of maps of 10, 5, 3, 2, 1, 1, of 20 to 2, of 40 to 3 pixels.
     "ssdlite160_mobilenet_v2_x0_35": Detector(1_860_572, 66_100_880, ((160, 160), 6 * 140), _DENSE),
     "retinanet_mobilenet_v2_x0_5_fpn": Detector(
-        1_468_247, 488_206_528, ((160, 160), 9 * 538), _DENSE, small={"min_size": 64, "num_classes": 7}
+        1_468_759, 488_206_528, ((160, 160), 9 * 538), _DENSE, small={"min_size": 64, "num_classes": 7}
     ),
     "fasterrcnn_mobilenet_v2_x0_5_fpn": Detector(
         1_667_350, 303_930_816, ((160, 160), 3 * 2134), _RCNN, small=_SMALL | _FEW
@@ -92,8 +99,38 @@ EXPECTED = {
     "maskrcnn_mobilenet_v2_x0_5_fpn": Detector(
         1_837_425, 3_971_796_416, ((160, 160), 3 * 2134), _MASK, small=_SMALL | _FEW
     ),
+    # Fu et al., 2017, table of frames per second: 17080 and 43688 boxes.
+    "dssd321_resnet50": Detector(136_480_496, 38_889_125_056, ((321, 321), 17_080), _DENSE, small=_DILATED),
+    "dssd321_resnet101": Detector(155_472_624, 46_465_086_656, ((321, 321), 17_080), _DENSE, small=_DILATED),
+    "dssd513_resnet101": Detector(158_706_104, 118_696_527_040, ((513, 513), 43_688), _DENSE, small=_DILATED),
+    "ssd321_resnet101": Detector(90_023_152, 24_800_392_384, ((321, 321), 17_080), _DENSE, small=_DILATED),
+    "ssd513_resnet101": Detector(85_711_288, 63_312_512_192, ((513, 513), 43_688), _DENSE, small=_DILATED),
+    "rfcn_resnet50": Detector(
+        35_119_772, 62_115_218_432, ((600, 1000), 9 * 38 * 63), _RCNN, small=_SMALL | _DILATED | _FEW
+    ),
+    "rfcn_resnet101": Detector(
+        54_111_900, 89_464_439_808, ((600, 1000), 9 * 38 * 63), _RCNN, small=_SMALL | _DILATED | _FEW
+    ),
+    "rfcn_resnet101_ohem": Detector(
+        54_111_900, 89_464_439_808, ((600, 1000), 9 * 38 * 63), _RCNN, small=_SMALL | _DILATED | _HARD
+    ),
+    "tinyface_resnet101": Detector(27_727_674, 36_523_336_960, ((500, 500), 25 * 63**2), _DENSE, small=_TINY),
+    # Deng et al., CVPR 2020, section 3.2: 102300 anchors. 16800 are those of SSH's anchors.
+    "retinaface_resnet50": Detector(
+        34_352_240, 76_310_937_600, ((640, 640), 102_300), _FACE, small=_FACES | {"backbone_options": _HOLES[:1]}
+    ),
+    "retinaface_mobilenet_v1_x0_25": Detector(459_056, 995_891_200, ((640, 640), 16_800), _FACE, small=_FACES),
     "fastrcnn_vgg16": Detector(136_124_679, 352_647_196_672, ((600, 600), 0), _FAST, small=_SMALL),
     "fastrcnn_caffenet": Detector(58_732_359, 117_759_533_568, ((600, 600), 0), _FAST, small=_SMALL),
 }
 GOLDEN = [name for name, row in EXPECTED.items() if row.golden]
-TYPICAL = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "ssdlite320_mobilenet_v2")
+TYPICAL = (
+    "fasterrcnn_resnet50_fpn",
+    "maskrcnn_resnet50_fpn",
+    "retinanet_resnet50_fpn",
+    "ssdlite320_mobilenet_v2",
+    "rfcn_resnet50",
+    "retinaface_mobilenet_v1_x0_25",
+)
+# Two more kinds, whose tests take longer.
+LARGE = ("dssd321_resnet50", "tinyface_resnet101")

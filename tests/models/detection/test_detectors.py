@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from detection_rows import EXPECTED, TYPICAL
+from detection_rows import EXPECTED, LARGE, TYPICAL
 
 from fastcnn import models
 from fastcnn.models.__main__ import network_line
@@ -35,8 +35,17 @@ def targets_of(images, count=2):
         masks = torch.zeros(number, height, width, dtype=torch.uint8)
         for mask, (x1, y1, x2, y2) in zip(masks, boxes.long().tolist(), strict=True):
             mask[y1:y2, x1:x2] = 1
-        result.append({"boxes": boxes, "labels": torch.arange(1, number + 1), "masks": masks})
+        target = {"boxes": boxes, "labels": torch.arange(1, number + 1), "masks": masks}
+        result.append(target | {"landmarks": landmarks_of(boxes)})
     return result
+
+
+def landmarks_of(boxes):
+    """Five points in every box, but none in the first."""
+    places = torch.tensor([[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
+    points = boxes[:, None, :2] + places * (boxes[:, 2:] - boxes[:, :2])[:, None]
+    points[:1] = torch.nan
+    return points
 
 
 def run(net, images, targets=None):
@@ -80,6 +89,9 @@ def test_options_on_meta(detector):
         models.create(detector, device="meta", features_only=True)
 
 
+FORMS = [*TYPICAL, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGE)]
+
+
 def slow_unless(names):
     return [pytest.param(name, marks=[] if name in names else [pytest.mark.slow]) for name in EXPECTED]
 
@@ -96,7 +108,8 @@ def test_every_parameter_gets_a_gradient(detector):
     sides = [torch.tensor([image.size(2), image.size(1)] * 2) for image in images]
     masks = [torch.ones(7, *image.shape[1:], dtype=torch.uint8) for image in images]
     targets = [
-        {**target, "boxes": target["boxes"] * side, "masks": mask} for side, mask in zip(sides, masks, strict=True)
+        {**target, "boxes": boxes * side, "masks": mask, "landmarks": landmarks_of(boxes * side)}
+        for side, mask in zip(sides, masks, strict=True)
     ]
     losses = run(net, images, targets)
     assert set(losses) == set(EXPECTED[detector].losses)
@@ -125,6 +138,8 @@ def test_detections(detector):
         assert each["labels"].min() >= int(net.has_background)
         if net.has_masks:
             assert each["masks"].shape == (len(each["labels"]), 1, height, width)
+        if net.landmarks:
+            assert each["landmarks"].shape == (len(each["labels"]), 5, 2) and each["landmarks"].isfinite().all()
     torch.testing.assert_close(alone[0]["scores"], found[0]["scores"], rtol=1e-3, atol=1e-4)
 
 
@@ -139,7 +154,7 @@ def test_fused_networks_detect_the_same(detector, filled):
         torch.testing.assert_close(second["scores"], first["scores"], rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("detector", TYPICAL)
+@pytest.mark.parametrize("detector", FORMS)
 def test_unusual_targets_and_images(detector):
     net = create(detector)
     images = images_of((80, 96), (1, 1), (90, 3))
@@ -154,6 +169,8 @@ def test_unusual_targets_and_images(detector):
     assert [tuple(each["boxes"].shape) for each in nothing] == [(0, 4)] * 3
     if net.has_masks:
         assert [tuple(each["masks"].shape) for each in nothing] == [(0, 1, 1, 1), (0, 1, 4000, 2), (0, 1, 64, 64)]
+    if net.landmarks:
+        assert [tuple(each["landmarks"].shape) for each in nothing] == [(0, 5, 2)] * 3
 
 
 def test_a_generator_fixes_what_training_samples():
@@ -187,7 +204,7 @@ def test_bad_options(options, message):
         models.create("fasterrcnn_resnet50_fpn", device="meta", **options)
 
 
-@pytest.mark.parametrize("detector", TYPICAL)
+@pytest.mark.parametrize("detector", FORMS)
 def test_replace_head(detector, tmp_path):
     net = create(detector, num_classes=5).eval()
     torch.save(net.state_dict(), tmp_path / "w.pth")
@@ -259,8 +276,9 @@ def test_published_files_with_old_keys_load(detector, tmp_path):
     assert all(torch.equal(loaded[key], value) for key, value in state.items())
 
 
-def test_ssd_detects_as_one_graph():
-    net = create("ssdlite320_mobilenet_v2", score_threshold=0.0).eval()
+@pytest.mark.parametrize("detector", ["ssdlite320_mobilenet_v2", "dssd321_resnet50"])
+def test_ssd_detects_as_one_graph(detector):
+    net = create(detector, score_threshold=0.0).eval()
     batch, _, _ = net.transform(images_of((300, 320), (320, 320)))
     torch._dynamo.reset()
     with torch.no_grad():
