@@ -147,8 +147,12 @@ class Detector(ConvNet):
             return *self.transform(list(images)), originals
         if targets is None:
             raise ValueError(f"{type(self).__name__} needs targets in training mode")
-        check_targets(targets, originals, range(int(self.has_background), self.num_classes), self.has_masks)
+        self.check_targets(targets, originals)
         return *self.transform(list(images), targets, training=True, generator=self.generator), originals
+
+    def check_targets(self, targets: Sequence[Target], sizes: Sequence[Size]) -> None:
+        """Of images of these sizes. Raises what :meth:`forward` says."""
+        check_targets(targets, sizes, range(int(self.has_background), self.num_classes), self.has_masks)
 
     @property
     def thresholds(self) -> dict[str, Any]:

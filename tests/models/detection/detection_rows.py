@@ -30,6 +30,8 @@ _SMALL = {"min_size": 64, "max_size": 96, "num_classes": 7}
 _FEW = {"proposals": ProposalRules(before=(60, 60), after=(40, 30)), "regions": RegionRules(samples=32)}
 _RESNET = _SMALL | {"backbone_options": (("layers", (1, 1, 1, 1)),)}
 _RESNEXT = _SMALL | {"backbone_options": (("layers", (1, 1, 1, 1)), ("width_per_group", 1))}
+_FEW_HIDDEN = {"backbone_options": (("hidden", 64),)}
+_CROPS = {"crop": 67, "context": 8, **_FEW_HIDDEN}
 _MOBILE = _SMALL | {"min_size": 96, "max_size": 128}
 
 # Multiply-adds with decimals beside them are what torchvision prints for its own networks, in 10^9.
@@ -83,6 +85,15 @@ EXPECTED = {
     "ssdlite320_mobilenet_v3_large": Detector(3_440_060, 583_171_904, ((320, 320), 3_234), _DENSE, True),  # 0.583
     "fastrcnn_vgg16": Detector(136_124_679, 352_647_196_672, ((600, 600), 0), _FAST, small=_SMALL),
     "fastrcnn_caffenet": Detector(58_732_359, 117_759_533_568, ((600, 600), 0), _FAST, small=_SMALL),
+    "rcnn_alexnet": Detector(
+        56_954_261, 1_442_432_064_000, ((500, 500), 0), _FAST[:1], small={"num_classes": 7, **_CROPS}
+    ),
+    "sppnet_zf5": Detector(
+        73_026_709, 152_244_066_432, ((688, 688), 0), _FAST[:1], small=_SMALL | _FEW_HIDDEN | {"frozen_stages": 0}
+    ),
+    "rcnn_minus_r_zf5": Detector(
+        74_804_807, 221_749_590_144, ((600, 600), 0), _FAST, small=_SMALL | _FEW_HIDDEN | {"counted": 40}
+    ),
 }
 GOLDEN = [name for name, row in EXPECTED.items() if row.golden]
 TYPICAL = ("fasterrcnn_resnet50_fpn", "maskrcnn_resnet50_fpn", "retinanet_resnet50_fpn", "ssdlite320_mobilenet_v2")
