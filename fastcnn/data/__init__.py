@@ -7,11 +7,12 @@ An item is an image, float32 (3, H, W) in [0, 1], and a target, a dict with torc
 from fastcnn.data import transforms
 from fastcnn.data.coco import CocoDetection, coco_results
 from fastcnn.data.images import photograph, read_image
-from fastcnn.data.proposals import edge_boxes, selective_search, sliding_windows, warp_crops
+from fastcnn.data.proposals import edge_boxes, selective_search
 from fastcnn.data.scenes import Scenes
 from fastcnn.data.shapes import SHAPES
 from fastcnn.data.targets import Target, collate, keep_objects, make_target, mask_extents
 from fastcnn.data.voc import VOC_CLASSES, VOCDetection
+from fastcnn.models.detection.windows import sliding_windows, warp_crops
 
 __all__ = [
     "SHAPES",

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from fastcnn.data._extras import extra
 from fastcnn.data.images import read_image
 from fastcnn.data.targets import Target, clip_to_image, make_target
+from fastcnn.models._extras import extra
 
 
 class CocoDetection(Dataset[tuple[Tensor, Target]]):

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fastcnn.data._extras import extra
+from fastcnn.models._extras import extra
 
 # A cat by Stefan van der Walt, CC0, which scikit-image ships inside its wheel (skimage.data.chelsea).
 PHOTOGRAPH = "chelsea.png"

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from fastcnn.data._extras import extra
 from fastcnn.data.coco import coco_results, encode_masks
 from fastcnn.metrics._inputs import check_pairs
+from fastcnn.models._extras import extra
 from fastcnn.models.detection.boxes import box_area
 
 IOU_TYPES = ("bbox", "segm")

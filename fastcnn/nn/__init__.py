@@ -18,7 +18,7 @@ from fastcnn.nn.layers import (
     SigmoidFocalLoss,
     SoftmaxFocalLoss,
 )
-from fastcnn.nn.pooling import PSRoIPool, SpatialPyramidPool2d
+from fastcnn.nn.pooling import PSRoIPool, SpatialPyramidPool2d, SpatialPyramidRoIPool
 from fastcnn.nn.residual import BasicBlock, Bottleneck
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "SigmoidFocalLoss",
     "SoftmaxFocalLoss",
     "SpatialPyramidPool2d",
+    "SpatialPyramidRoIPool",
     "SqueezeExcite",
     "conv2d",
     "fold_conv_norm",

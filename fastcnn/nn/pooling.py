@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from fastcnn import ops
 from fastcnn.ops import _checks
 from fastcnn.ops.boxes import bins_of, check_images, rois_of
 from fastcnn.ops.roi_pool import bin_bounds
@@ -43,6 +44,32 @@ class SpatialPyramidPool2d(nn.Module):
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}"
+
+
+class SpatialPyramidRoIPool(SpatialPyramidPool2d):
+    """The same of regions of interest: a map (N, C, H, W) and K boxes to (K, C * sum of squared levels).
+
+    Each level is :func:`fastcnn.ops.roi_pool` of so many bins, whose rounding of corners, errors and determinism it
+    has: one level is Fast R-CNN's pooling, flattened. ``forward(input, rois)`` takes boxes as the op does. Source: He
+    et al., ECCV 2014, section 4.1; appendix A there rounds corners towards the inside of the box instead.
+
+    Args:
+        levels: sides of the grids, e.g. (6, 3, 2, 1).
+        spatial_scale: feature-map pixels per box-coordinate unit, e.g. 1/16 for a map of stride 16.
+
+    Raises:
+        ValueError: no level, or one that is no positive int.
+    """
+
+    def __init__(self, levels: Sequence[int], spatial_scale: float) -> None:
+        super().__init__(levels)
+        self.spatial_scale = spatial_scale
+
+    def forward(self, input: Tensor, rois: Tensor | list[Tensor]) -> Tensor:  # type: ignore[override]
+        return torch.cat([ops.roi_pool(input, rois, level, self.spatial_scale).flatten(1) for level in self.levels], 1)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, spatial_scale={self.spatial_scale}"
 
 
 def ps_roi_pool(

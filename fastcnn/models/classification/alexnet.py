@@ -108,6 +108,12 @@ ROWS = {
         preprocess=_PIXELS_224,
         source="Zeiler and Fergus, ECCV 2014, table 2, model (b): larger middle convolutions",
     ),
+    "zfnet_spp": AlexNetRow(
+        layers=_zfnet(384, 384, 256)[:-1],
+        pooled=(6, 3, 2, 1),
+        preprocess=_PIXELS_224,
+        source="He et al., SPP-net, ECCV 2014, section 3.1: ZF-5 with a pyramid of 50 bins for the last pool; any size",
+    ),
 }
 
 register(ROWS, AlexNet)

@@ -151,9 +151,13 @@ class Detector(ConvNet):
             return *self.transform(list(images)), originals
         if targets is None:
             raise ValueError(f"{type(self).__name__} needs targets in training mode")
-        classes = range(int(self.has_background), self.num_classes)
-        check_targets(targets, originals, classes, self.has_masks, self.landmarks)
+        self.check_targets(targets, originals)
         return *self.transform(list(images), targets, training=True, generator=self.generator), originals
+
+    def check_targets(self, targets: Sequence[Target], sizes: Sequence[Size]) -> None:
+        """Of images of these sizes. Raises what :meth:`forward` says."""
+        classes = range(int(self.has_background), self.num_classes)
+        check_targets(targets, sizes, classes, self.has_masks, self.landmarks)
 
     @property
     def thresholds(self) -> dict[str, Any]:

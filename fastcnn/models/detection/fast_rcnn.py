@@ -17,7 +17,7 @@ from fastcnn.models.detection.inputs import check_proposals
 from fastcnn.models.detection.postprocess import Detections
 from fastcnn.models.detection.roi_heads import FastRCNNPredictor, RegionRules, RoIHeads
 from fastcnn.models.detection.single_map import SingleMapPool, region_head
-from fastcnn.models.detection.transform import Target, resize_boxes
+from fastcnn.models.detection.transform import Size, Target, resize_boxes
 
 _600, SAMPLES_64 = square(600), RegionRules(samples=64)
 
@@ -28,14 +28,14 @@ class FastRCNNRow(DetectorRow):
 
     Attributes:
         feature: of the backbone, the map that regions are pooled from.
-        pooled: bins at each side of a region.
+        pooled: bins at each side of a region, or levels of a spatial pyramid over it.
         regions: rules of training: 64 regions of an image, 128 of a batch of two, section 2.3.
         counted: regions of an image that counts are for.
     """
 
     preprocess: Preprocess = _600
     feature: str
-    pooled: int
+    pooled: int | tuple[int, ...]
     min_size: int | tuple[int, ...] = 600
     max_size: int = 1000
     size_divisible: int = 1
@@ -78,6 +78,17 @@ class FastRCNN(Detector):
         check_proposals(proposals, len(originals))
         each = zip(proposals, originals, sizes, strict=True)
         boxes = [resize_boxes(box.to(batch), old, new) for box, old, new in each]
+        return self.detect(batch, boxes, sizes, resized, originals)
+
+    def detect(
+        self,
+        batch: Tensor,
+        boxes: list[Tensor],
+        sizes: list[Size],
+        resized: list[Target] | None,
+        originals: list[Size],
+    ) -> Losses | Detections:
+        """What :meth:`prepare` gives, with boxes in the batch's pixels, to losses or detections."""
         maps = self.backbone(batch)
         if resized is not None:
             return self.roi_heads.losses(maps, boxes, sizes, resized, self.generator)

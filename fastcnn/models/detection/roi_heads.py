@@ -172,12 +172,8 @@ class RoIHeads(nn.Module):
         """Regions to train on: of proposals and of the ground truth itself, so that there are positives early on."""
         boxes, matches, labels = [], [], []
         for proposal, target in zip(proposals, targets, strict=True):
-            truth = target["boxes"].to(proposal.dtype)
-            candidates = torch.cat((proposal, truth))
-            match = self.rules.matcher(box_iou(truth, candidates))
-            label = torch.zeros_like(match)
-            label[match >= 0] = target["labels"][match[match >= 0]]
-            label[match == IGNORED] = -1
+            candidates = torch.cat((proposal, target["boxes"].to(proposal.dtype)))
+            match, label = match_regions(self.rules.matcher, candidates, target)
             chosen = sample_balanced(label, self.rules.samples, self.rules.positive_fraction, generator)
             indices = torch.cat(chosen).sort().values
             boxes.append(candidates[indices])
@@ -214,17 +210,16 @@ class RoIHeads(nn.Module):
     ) -> Detections:
         """Of all images at once; only what is above the threshold is decoded."""
         logits, codes = self.predict(maps, proposals, sizes)
-        images = image_of(proposals)
-        scores = logits.softmax(1)
-        regions, labels = (scores[:, 1:] > score_threshold).nonzero().unbind(1)
-        labels = labels + 1
-        codes, scores = codes[regions, labels if codes.size(1) > 1 else 0], scores[regions, labels]
-        boxes = self.rules.coder.decode(codes, torch.cat(proposals)[regions])
-        images = images[regions]
-        boxes = clip_boxes(boxes, image_limits(sizes, boxes)[images])
-        large = is_large(boxes, MIN_SIDE)
-        found = Candidates(*(each[large] for each in (boxes, scores, labels, images)))
-        result = suppress(found, len(proposals), iou_threshold=iou_threshold, max_detections=max_detections)
+        result = region_detections(
+            logits.softmax(1)[:, 1:],
+            codes if codes.size(1) == 1 else codes[:, 1:],
+            proposals,
+            sizes,
+            self.rules.coder,
+            score_threshold=score_threshold,
+            iou_threshold=iou_threshold,
+            max_detections=max_detections,
+        )
         if self.has_masks:
             masks = self.predict_masks(maps, [each["boxes"] for each in result], sizes)
             labels = torch.cat([each["labels"] for each in result])
@@ -238,6 +233,45 @@ def image_of(boxes: Sequence[Tensor]) -> Tensor:
     """The number (R) of the image of every box, of (Ri, 4) of each image."""
     counts = torch.tensor([len(each) for each in boxes], device=boxes[0].device)
     return torch.arange(len(boxes), device=boxes[0].device).repeat_interleave(counts)
+
+
+def match_regions(matcher: Matcher, boxes: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+    """Of an image's boxes (R, 4): matches in the ground truth (R), and classes (R), 0 the background, -1 for none."""
+    match = matcher(box_iou(target["boxes"].to(boxes.dtype), boxes))
+    label = torch.zeros_like(match)
+    label[match >= 0] = target["labels"][match[match >= 0]]
+    label[match == IGNORED] = -1
+    return match, label
+
+
+def region_detections(
+    scores: Tensor,
+    codes: Tensor,
+    proposals: list[Tensor],
+    sizes: Sequence[Size],
+    coder: BoxCoder,
+    *,
+    score_threshold: float,
+    iou_threshold: float,
+    max_detections: int,
+) -> Detections:
+    """Of all images at once; only what is above the threshold is decoded.
+
+    Args:
+        scores: (R, C) of all images' regions, without a background; class c is label c + 1.
+        codes: (R, C, 4), or (R, 1, 4) for all classes alike.
+        proposals: (Ri, 4) of each image.
+        sizes: of the images, to clip boxes at.
+    """
+    images = image_of(proposals)
+    regions, classes = (scores > score_threshold).nonzero().unbind(1)
+    codes, scores = codes[regions, classes if codes.size(1) > 1 else 0], scores[regions, classes]
+    boxes = coder.decode(codes, torch.cat(proposals)[regions])
+    images = images[regions]
+    boxes = clip_boxes(boxes, image_limits(sizes, boxes)[images])
+    large = is_large(boxes, MIN_SIDE)
+    found = Candidates(*(each[large] for each in (boxes, scores, classes + 1, images)))
+    return suppress(found, len(proposals), iou_threshold=iou_threshold, max_detections=max_detections)
 
 
 def _matched(targets: Sequence[Target], regions: Regions) -> Tensor:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcnn import ops
 from fastcnn.models._net import ConvNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
@@ -19,7 +18,8 @@ from fastcnn.models.detection.detector import DetectorRow, square
 from fastcnn.models.detection.faster_rcnn import RCNN
 from fastcnn.models.detection.roi_heads import FastRCNNPredictor, RegionRules, RoIHeads
 from fastcnn.models.detection.rpn import ProposalRules, RegionProposalNetwork
-from fastcnn.nn.layers import MultiScaleRoIAlign
+from fastcnn.nn.layers import MultiScaleRoIAlign, RoIPool
+from fastcnn.nn.pooling import SpatialPyramidRoIPool
 
 PAPER = ProposalRules(before=(12000, 6000), after=(2000, 300), crossing=False)
 SAMPLES_128 = RegionRules(samples=128)
@@ -58,17 +58,20 @@ class SingleMapRow(DetectorRow):
 
 
 class SingleMapPool(nn.Module):
-    """:func:`fastcnn.ops.roi_pool`, called as :class:`fastcnn.nn.MultiScaleRoIAlign` on one map of this stride."""
+    """RoI pooling, called as :class:`fastcnn.nn.MultiScaleRoIAlign` on one map of this stride.
 
-    def __init__(self, bins: int, stride: int) -> None:
+    Args:
+        bins: at each side of a region; or levels of a spatial pyramid, whose result is flat.
+        stride: of the map.
+    """
+
+    def __init__(self, bins: int | tuple[int, ...], stride: int) -> None:
         super().__init__()
-        self.bins, self.scale = bins, 1 / stride
+        pool = RoIPool if isinstance(bins, int) else SpatialPyramidRoIPool
+        self.pool: nn.Module = pool(bins, 1 / stride)  # type: ignore[arg-type]
 
     def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], image_sizes: object) -> Tensor:
-        return ops.roi_pool(maps["0"], boxes, self.bins, self.scale)
-
-    def extra_repr(self) -> str:
-        return f"bins={self.bins}, scale={self.scale}"
+        return self.pool(maps["0"], boxes)
 
 
 class SingleMapRCNN(RCNN):

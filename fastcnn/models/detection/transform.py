@@ -64,7 +64,7 @@ class DetectionTransform:
             resized = list(self._resize(torch.stack(list(images)), sizes[0]))
         else:
             resized = [self._resize(image[None], size)[0] for image, size in zip(images, sizes, strict=True)]
-        batch = self._pad(resized)
+        batch = self.pad(resized)
         if targets is None:
             return batch, sizes, None
         olds = map(_size, images)
@@ -98,7 +98,8 @@ class DetectionTransform:
         mean, std = (images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
         return F.interpolate((images - mean) / std, size, mode="bilinear", align_corners=False)
 
-    def _pad(self, images: list[Tensor]) -> Tensor:
+    def pad(self, images: list[Tensor]) -> Tensor:
+        """One batch of images (C, Hi, Wi)."""
         sides = [max(image.shape[axis] for image in images) for axis in (1, 2)]
         sides = [-(-side // self.size_divisible) * self.size_divisible for side in sides]
         batch = images[0].new_zeros((len(images), images[0].size(0), *sides))

@@ -37,6 +37,8 @@ _HARD = _FEW | {"regions": RegionRules(samples=1 << 30, positive_fraction=1.0, h
 # All negatives count, for there is no face that the coarsest maps would find.
 _FACES = {"min_size": 128, "max_size": 192, "num_classes": 7, "negatives": 1e6}
 _TINY = _RESNET | {"scales": (1.0, 2.0)}
+_FEW_HIDDEN = {"backbone_options": (("hidden", 64),)}
+_CROPS = {"crop": 67, "context": 8, **_FEW_HIDDEN}
 _MOBILE = _SMALL | {"min_size": 96, "max_size": 128}
 
 # Multiply-adds with decimals beside them are what torchvision prints for its own networks, in 10^9.
@@ -122,6 +124,15 @@ EXPECTED = {
     "retinaface_mobilenet_v1_x0_25": Detector(459_056, 995_891_200, ((640, 640), 16_800), _FACE, small=_FACES),
     "fastrcnn_vgg16": Detector(136_124_679, 352_647_196_672, ((600, 600), 0), _FAST, small=_SMALL),
     "fastrcnn_caffenet": Detector(58_732_359, 117_759_533_568, ((600, 600), 0), _FAST, small=_SMALL),
+    "rcnn_alexnet": Detector(
+        56_954_261, 1_442_432_064_000, ((500, 500), 0), _FAST[:1], small={"num_classes": 7, **_CROPS}
+    ),
+    "sppnet_zf5": Detector(
+        73_026_709, 152_244_066_432, ((688, 688), 0), _FAST[:1], small=_SMALL | _FEW_HIDDEN | {"frozen_stages": 0}
+    ),
+    "rcnn_minus_r_zf5": Detector(
+        74_804_807, 221_749_590_144, ((600, 600), 0), _FAST, small=_SMALL | _FEW_HIDDEN | {"counted": 40}
+    ),
 }
 GOLDEN = [name for name, row in EXPECTED.items() if row.golden]
 TYPICAL = (

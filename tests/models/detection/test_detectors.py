@@ -10,6 +10,7 @@ from detection_rows import EXPECTED, LARGE, TYPICAL
 from fastcnn import models
 from fastcnn.models.__main__ import network_line
 from fastcnn.models.detection.fast_rcnn import FastRCNN
+from fastcnn.models.detection.svm_detectors import SVMDetector
 from fastcnn.models.detection.yolo import YOLORow
 
 NETWORKS_PAGE = (Path(__file__).parents[3] / "docs" / "networks.md").read_text().splitlines()
@@ -49,8 +50,8 @@ def landmarks_of(boxes):
 
 
 def run(net, images, targets=None):
-    """With the regions that Fast R-CNN wants to be given."""
-    if not isinstance(net, FastRCNN):
+    """With the regions that some want to be given."""
+    if type(net) is not FastRCNN and not isinstance(net, SVMDetector):
         return net(images, targets)
     boxes = torch.rand(40, 4, generator=torch.Generator().manual_seed(3)).sort(1).values
     proposals = [boxes * torch.tensor([image.size(2), image.size(1)] * 2) for image in images]

@@ -64,4 +64,14 @@ EXPECTED = {
         classifier_std=0.01,
         lighter=LIGHTER,
     ),
+    "zfnet_spp": Expected(
+        77_037_672,
+        1_182_712_960,
+        (("conv1", 96, 2), ("pool1", 96, 4), ("conv2", 256, 8), ("conv5", 256, 16)),
+        side=SIDE,
+        exact_strides=False,
+        trace=(("features.14", (256, 13, 13)), ("pool", (12_800,))),
+        classifier_std=0.01,
+        lighter=LIGHTER,
+    ),
 }
