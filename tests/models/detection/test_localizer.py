@@ -119,7 +119,7 @@ def test_a_trained_classifier_detects_a_shape():
     """On what two windows in three are: of noise, and of a bright disc on it."""
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(3, 8, 5, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(72, 2)
+        nn.Conv2d(3, 8, 5, 2), nn.ReLU(), nn.Conv2d(8, 8, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2)
     )
     y, x = torch.meshgrid(torch.arange(16), torch.arange(16), indexing="ij")
 
