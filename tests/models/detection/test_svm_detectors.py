@@ -7,6 +7,7 @@ import torch
 from detection_rows import EXPECTED
 
 from fastcnn import models, ops
+from fastcnn.data import Scenes
 from fastcnn.models.detection.boxes import box_iou
 from fastcnn.models.detection.priors import kmeans_boxes
 from fastcnn.models.detection.region_svms import FitRules, fit_ridge, fit_svm
@@ -218,6 +219,13 @@ def test_clusters_of_boxes():
     ):
         with pytest.raises(ValueError, match=message):
             kmeans_boxes(bad, k)
+
+
+def test_clusters_are_nearer_to_new_boxes_than_random_regions():
+    seen, new = (torch.cat([target["boxes"] for _, target in Scenes(40, 64, seed)]) / 64 for seed in (0, 1))
+    random = create("rcnn_minus_r_zf5", counted=32).regions
+    clusters, chance = (box_iou(new, regions.float()).amax(1).mean() for regions in (kmeans_boxes(seen, 32), random))
+    assert clusters > 1.2 * chance  # 0.47 and 0.32.
 
 
 def test_rcnn_minus_r_looks_at_clusters():
