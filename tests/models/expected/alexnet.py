@@ -70,7 +70,7 @@ EXPECTED = {
         (("conv1", 96, 2), ("pool1", 96, 4), ("conv2", 256, 8), ("conv5", 256, 16)),
         side=SIDE,
         exact_strides=False,
-        trace=(("features.14", (256, 13, 13)), ("pool", (12_800,))),
+        trace=(("features.12", (256, 13, 13)), ("pool", (12_800,))),
         classifier_std=0.01,
         lighter=LIGHTER,
     ),
