@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from fastcnn.models._registry import register
 from fastcnn.models.detection.anchors import Templates
 from fastcnn.models.detection.backbones import create_body, init_normal
-from fastcnn.models.detection.boxes import box_iou, clip_boxes, image_limits, is_inside
+from fastcnn.models.detection.boxes import box_iou, clip_boxes, image_limits, is_inside, is_large
 from fastcnn.models.detection.coders import BoxCoder
 from fastcnn.models.detection.detector import Detector, DetectorRow, Losses, square
 from fastcnn.models.detection.heads import DenseHead
@@ -24,6 +24,7 @@ from fastcnn.models.detection.samplers import sample_balanced
 from fastcnn.models.detection.transform import Size, Target
 
 _500, STRIDE = square(500), 8
+MIN_SIDE = 1.0  # Of a detection, in pixels.
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,7 +184,10 @@ class TinyFace(Detector):
         images, scores, labels = images[best], scores[best], labels[best]
         places = positions[best] * len(self.row.templates) + numbers[columns[best]]
         boxes = self.coder.decode(codes[images, places], anchors[places]) / scale
-        return Candidates(clip_boxes(boxes, limits[images]), scores, labels + 1, images)
+        boxes = clip_boxes(boxes, limits[images])
+        # Templates reach far beyond the border; of some, nothing is left.
+        kept = is_large(boxes, MIN_SIDE)
+        return Candidates(*(each[kept] for each in (boxes, scores, labels + 1, images)))
 
 
 ROWS = {
