@@ -104,7 +104,7 @@ class TinyFace(Detector):
     """
 
     class_paths = ("head.classification_head",)
-    classifier_path = "head.classification_head.score_res3"
+    classifier_path = ""  # Its outputs are one class fewer.
     coder = BoxCoder()
     matcher = Matcher(0.7, 0.3, keep_best=True)
 
