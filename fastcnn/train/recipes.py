@@ -138,9 +138,11 @@ def find_recipe(name: str) -> Recipe:
 
 # On scenes, from random weights; each learns in minutes on two cores.
 RECIPES = {
-    "ssdlite": Recipe(network="ssdlite160_mobilenet_v2_x0_35", steps=4000, batch_size=32, augment="distort"),
-    "retinanet": Recipe(network="retinanet_mobilenet_v2_x0_5_fpn", steps=1500, lr=1e-3),
-    "fasterrcnn": Recipe(network="fasterrcnn_mobilenet_v2_x0_5_fpn", steps=1500, lr=1e-3),
-    "maskrcnn": Recipe(network="maskrcnn_mobilenet_v2_x0_5_fpn", steps=1500, batch_size=8, lr=1e-3),
-    "yolov2": Recipe(network="yolov2_x0_25", steps=2000),
+    "ssdlite": Recipe(
+        network="ssdlite160_mobilenet_v2_x0_35", steps=4000, augment="distort", log_every=50, check_every=1000
+    ),
+    "retinanet": Recipe(network="retinanet_mobilenet_v2_x0_5_fpn", steps=1500, log_every=50),
+    "fasterrcnn": Recipe(network="fasterrcnn_mobilenet_v2_x0_5_fpn", steps=1500, lr=1e-3, log_every=50),
+    "maskrcnn": Recipe(network="maskrcnn_mobilenet_v2_x0_5_fpn", steps=1000, lr=1e-3, log_every=50, check_every=250),
+    "yolov2": Recipe(network="yolov2_x0_25", steps=2500, log_every=50),
 }
