@@ -104,7 +104,7 @@ class TinyFace(Detector):
     """
 
     class_paths = ("head.classification_head",)
-    classifier_path = ""  # Its outputs are one class fewer.
+    classifier_path = class_paths[0]  # Two layers, of which neither has outputs for the background.
     coder = BoxCoder()
     matcher = Matcher(0.7, 0.3, keep_best=True)
 
