@@ -14,12 +14,7 @@ from torch.utils.data import Dataset
 
 from fastcnn.data.images import read_image
 from fastcnn.data.targets import Target, clip_to_image, keep_objects, make_target
-
-# As VOC2007 to VOC2012 list them; the first has label 1.
-VOC_CLASSES = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *("diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
-)
+from fastcnn.models import VOC_CLASSES
 
 
 class VOCDetection(Dataset[tuple[Tensor, Target]]):

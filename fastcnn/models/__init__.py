@@ -1,9 +1,19 @@
 """Networks: ``create`` one of ``list_models``; ``summary`` counts it; ``load_weights`` fills it."""
 
 from fastcnn.models import classification, detection
+from fastcnn.models._classes import COCO_CLASSES, COCO_SLOTS, VOC_CLASSES
+from fastcnn.models._metadata import read_metadata
 from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._preprocess import Preprocess
-from fastcnn.models._registry import create, find_entry, list_models, list_weights, register
+from fastcnn.models._registry import (
+    create,
+    create_from,
+    find_entry,
+    list_models,
+    list_weights,
+    register,
+    save_weights,
+)
 from fastcnn.models._summary import (
     Summary,
     count_macs,
@@ -15,6 +25,9 @@ from fastcnn.models._summary import (
 from fastcnn.models._weights import load_weights, read_state_dict
 
 __all__ = [
+    "COCO_CLASSES",
+    "COCO_SLOTS",
+    "VOC_CLASSES",
     "ConvNet",
     "Feature",
     "Preprocess",
@@ -25,13 +38,16 @@ __all__ = [
     "count_params",
     "count_weights_only",
     "create",
+    "create_from",
     "detection",
     "find_entry",
     "list_models",
     "list_weights",
     "load_weights",
+    "read_metadata",
     "read_state_dict",
     "register",
+    "save_weights",
     "summary",
     "trace_shapes",
 ]

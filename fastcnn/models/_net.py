@@ -81,6 +81,7 @@ class ConvNet(nn.Module):
         old_keys: (pattern, replacement), as of ``re.sub``, for keys of published files that are not today's.
         conv_chains: see :func:`fastcnn.nn.fold_conv_norm`; for pairs that are this module's own children.
         is_fused: whether :meth:`fuse` has been called.
+        classes: a name for each label, where the weights brought them; else ().
     """
 
     feature_chain: tuple[Feature, ...]
@@ -92,6 +93,7 @@ class ConvNet(nn.Module):
     old_keys: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
     conv_chains: tuple[tuple[str, ...], ...] = ()
     is_fused = False
+    classes: tuple[str, ...] = ()
 
     def __init__(self, row: Row) -> None:
         super().__init__()
@@ -213,7 +215,7 @@ class ConvNet(nn.Module):
         row = dataclasses.replace(self.row, num_classes=num_classes)
         for path in (self.classifier_path, *(f"{head}.{self.auxiliary_classifier}" for _, head in self.auxiliary)):
             self.renew(path, num_classes)
-        self.row = row
+        self.row, self.classes = row, ()
         return self
 
     def renew(self, path: str, outputs: int) -> None:

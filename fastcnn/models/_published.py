@@ -1,42 +1,57 @@
-"""Published weights: where torchvision keeps those of the networks that it shares with this library."""
+"""Published weights: where torchvision keeps those of the networks that it shares with this library, and our own, which
+lie in the package."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http.client import HTTPException
+from os import PathLike
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from fastcnn.models._classes import COCO_SLOTS
 from fastcnn.models._preprocess import IMAGENET, Preprocess
 
 BASE_URL = "https://download.pytorch.org/models/"
+PACKAGED = Path(__file__).parent / "weights"
 DEFAULT = "DEFAULT"
 HALVES = (0.5, 0.5, 0.5)
 
 
 @dataclass(frozen=True)
 class Published:
-    """One file of weights, of 1000 ImageNet classes.
+    """One file of weights, of 1000 ImageNet classes unless it has names of others.
 
     Attributes:
-        file: its name, which ends with the first digits of its SHA-256, or its whole URL.
+        file: its name, which ends with the first digits of its SHA-256, or its whole URL. A ``.safetensors`` one lies
+            in the package, and has its options and classes in its metadata (:mod:`fastcnn.models._metadata`).
         preprocess: of the images that it was judged with; None is the row's.
         overrides: fields of the network's row that it needs.
         optional: children that it has weights for, and that the network may be built without.
+        categories: a name for each label.
+        metrics: what its publisher measured, by torchvision's names: ``box_map`` is COCO's average precision in %.
     """
 
     file: str
     preprocess: Preprocess | None = IMAGENET
     overrides: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     optional: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    metrics: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def url(self) -> str:
         return self.file if "://" in self.file else BASE_URL + self.file
+
+    @property
+    def is_packaged(self) -> bool:
+        return self.file.endswith(".safetensors") and "://" not in self.file
 
 
 def _judged(crop: int, resize: int, interpolation: str = "bilinear", **normalisation: Any) -> Preprocess:
@@ -59,13 +74,17 @@ def _efficient(file: str, crop: int, resize: int) -> dict[str, Published]:
     return _v1(file, _judged(crop, resize, "bicubic"))
 
 
-def _coco(file: str, **overrides: Any) -> dict[str, Published]:
-    # Batch norms were constants in training. Rows have the detectors' own preprocessing.
-    return {"COCO_V1": Published(f"{file}.pth", None, MappingProxyType({"frozen_norms": True, **overrides}))}
+def _coco(file: str, box_map: float, **overrides: Any) -> dict[str, Published]:
+    # Rows have the detectors' own preprocessing.
+    metrics = MappingProxyType({"box_map": box_map})
+    return {"COCO_V1": Published(f"{file}.pth", None, MappingProxyType(overrides), (), COCO_SLOTS, metrics)}
 
 
+# Batch norms were constants in training.
+_FROZEN: dict[str, Any] = {"frozen_norms": True}
 # Before the batch norms of these files got an epsilon.
-_NO_EPS: dict[str, Any] = {"norm_eps": 0.0, "frozen_stages": 2}
+_NO_EPS: dict[str, Any] = {**_FROZEN, "norm_eps": 0.0, "frozen_stages": 2}
+_MOBILE: dict[str, Any] = {**_FROZEN, "frozen_stages": 7}
 
 # Trained on images of mean and deviation 0.5, which the networks make of ImageNet's.
 _HALVED = MappingProxyType({"transform_input": True})
@@ -126,13 +145,13 @@ PUBLISHED: dict[str, dict[str, Published]] = {
     "efficientnet_v2_s": _v1("efficientnet_v2_s-dd5fe13b.pth", _judged(384, 384)),
     "efficientnet_v2_m": _v1("efficientnet_v2_m-dc08266a.pth", _judged(480, 480)),
     "efficientnet_v2_l": _v1("efficientnet_v2_l-59c71312.pth", _judged(480, 480, "bicubic", mean=HALVES, std=HALVES)),
-    "fasterrcnn_resnet50_fpn": _coco("fasterrcnn_resnet50_fpn_coco-258fb6c6", **_NO_EPS),
-    "fasterrcnn_mobilenet_v3_large_fpn": _coco("fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7", frozen_stages=7),
-    "fasterrcnn_mobilenet_v3_large_320_fpn": _coco("fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9", frozen_stages=7),
-    "maskrcnn_resnet50_fpn": _coco("maskrcnn_resnet50_fpn_coco-bf2d0c1e", **_NO_EPS),
-    "retinanet_resnet50_fpn": _coco("retinanet_resnet50_fpn_coco-eeacb38b", **_NO_EPS),
-    "ssd300_vgg16": {"COCO_V1": Published("ssd300_vgg16_coco-b556d3b4.pth", None)},
-    "ssdlite320_mobilenet_v3_large": {"COCO_V1": Published("ssdlite320_mobilenet_v3_large_coco-a79551df.pth", None)},
+    "fasterrcnn_resnet50_fpn": _coco("fasterrcnn_resnet50_fpn_coco-258fb6c6", 37.0, **_NO_EPS),
+    "fasterrcnn_mobilenet_v3_large_fpn": _coco("fasterrcnn_mobilenet_v3_large_fpn-fb6a3cc7", 32.8, **_MOBILE),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": _coco("fasterrcnn_mobilenet_v3_large_320_fpn-907ea3f9", 22.8, **_MOBILE),
+    "maskrcnn_resnet50_fpn": _coco("maskrcnn_resnet50_fpn_coco-bf2d0c1e", 37.9, **_NO_EPS),
+    "retinanet_resnet50_fpn": _coco("retinanet_resnet50_fpn_coco-eeacb38b", 36.4, **_NO_EPS),
+    "ssd300_vgg16": _coco("ssd300_vgg16_coco-b556d3b4", 25.1),
+    "ssdlite320_mobilenet_v3_large": _coco("ssdlite320_mobilenet_v3_large_coco-a79551df", 21.3),
 }
 
 
@@ -157,6 +176,25 @@ def find_published(name: str, tag: str) -> Published:
     return tags[tag] if tag in tags else list(tags.values())[-1]
 
 
+def find_by_file(name: str, path: str | PathLike[str]) -> Published | None:
+    """The published weights of a network whose file has this name, which brings its hash."""
+    names = {each.url.rpartition("/")[2]: each for each in PUBLISHED.get(name, {}).values()}
+    return names.get(Path(path).name)
+
+
+def find_packaged() -> tuple[str, str]:
+    """The network and the tag of the weights that lie in the package.
+
+    Raises:
+        ValueError: there are none.
+    """
+    for name, tags in PUBLISHED.items():
+        for tag, published in tags.items():
+            if published.is_packaged:
+                return name, tag
+    raise ValueError("no weights lie in this package")
+
+
 def fetch(published: Published) -> dict[str, Tensor]:
     """The state dict, from ``torch.hub``'s cache, or from the network with its hash checked.
 
@@ -176,6 +214,21 @@ def fetch(published: Published) -> dict[str, Tensor]:
             raise RuntimeError(f"{url} is not the file that was published ({_reason(error)}): {instead}") from None
         raise ValueError(f"{cached} is no readable PyTorch file ({_reason(error)}): delete it") from None
     return state
+
+
+def locate(published: Published) -> Path:
+    """The file in the package, with its hash checked.
+
+    Raises:
+        RuntimeError: it is missing or has another hash.
+    """
+    path = PACKAGED / published.file
+    if not path.is_file():
+        raise RuntimeError(f"{path} is missing: install fastcnn again")
+    found, wanted = hashlib.sha256(path.read_bytes()).hexdigest(), path.stem.rpartition("-")[2]
+    if not wanted or not found.startswith(wanted):
+        raise RuntimeError(f"{path} is not the file that was published (its SHA-256 is {found}): install fastcnn again")
+    return path
 
 
 def _reason(error: BaseException) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Callable
 from os import PathLike, fspath
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from fastcnn.models._net import ConvNet
 
 N = TypeVar("N", bound=nn.Module)
+T = TypeVar("T")
 
 # Training scripts save the weights beside the optimiser's state, under one of these keys.
 NESTED_UNDER = ("state_dict", "model")
@@ -50,16 +52,10 @@ def copy_weights(model: N, state: dict[str, Tensor], name: str) -> N:
 
 def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     """A file's tensors by key, on the CPU. Formats and errors are those of :func:`load_weights`."""
-    path = Path(fspath(path))
     readers = {".safetensors": _read_safetensors, ".pth": _read_pickle, ".pt": _read_pickle}
-    if path.suffix not in readers:
-        raise ValueError(f"weights must be a {', '.join(readers)} file, got {str(path)!r}")
-    if not path.exists():
-        raise FileNotFoundError(f"no weights file {str(path)!r}")
-    if not path.is_file():
-        raise ValueError(f"{str(path)!r} is a directory, not a weights file")
-    if path.stat().st_size == 0:
-        raise ValueError(f"{str(path)!r} is empty")
+    if Path(path).suffix not in readers:
+        raise ValueError(f"weights must be a {', '.join(readers)} file, got {fspath(path)!r}")
+    path = existing_file(path)
     state = readers[path.suffix](path)
     if isinstance(state, dict):
         state = next((state[key] for key in NESTED_UNDER if isinstance(state.get(key), dict)), state)
@@ -68,16 +64,33 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     return state
 
 
-def _read_safetensors(path: Path) -> object:
+def existing_file(path: str | PathLike[str]) -> Path:
+    """The path of a file with something in it; a FileNotFoundError or ValueError says why it is none."""
+    path = Path(fspath(path))
+    if not path.exists():
+        raise FileNotFoundError(f"no weights file {str(path)!r}")
+    if not path.is_file():
+        raise ValueError(f"{str(path)!r} is a directory, not a weights file")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{str(path)!r} is empty")
+    return path
+
+
+def open_safetensors(path: Path, read: Callable[[Any], T]) -> T:
+    """What ``read`` makes of an open ``.safetensors`` file."""
     try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from safetensors import SafetensorError, safe_open
     except ImportError as error:
         raise ImportError("reading .safetensors files needs: pip install fastcnn[weights]") from error
     try:
-        return load_file(path)
+        with safe_open(path, "pt") as file:
+            return read(file)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{path.name} is no readable safetensors file: {_first_line(error)}") from None
+
+
+def _read_safetensors(path: Path) -> object:
+    return open_safetensors(path, lambda file: {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
 
 
 def _read_pickle(path: Path) -> object:

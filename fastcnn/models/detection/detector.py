@@ -196,5 +196,5 @@ class Detector(ConvNet):
         for path in self.class_paths:
             new: nn.Module = fresh.get_submodule(path)
             self.set_submodule(path, new.train(self.get_submodule(path).training))
-        self.row = row
+        self.row, self.classes = row, ()
         return self

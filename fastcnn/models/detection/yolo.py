@@ -213,7 +213,7 @@ class YOLO(Darknet):
         row = dataclasses.replace(self._yolo_row, num_classes=num_classes, **fields)
         for path, outputs in zip(self.predictors, self.predictor_outputs(row), strict=True):
             self.renew(path, outputs)
-        self.row = row
+        self.row, self.classes = row, ()
         return self
 
     def check_batch(self, batch: Tensor) -> None:
