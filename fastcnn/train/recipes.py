@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastcnn.models import find_entry, list_models
+from fastcnn.models._metadata import decode_options
+
 DATA = ("scenes", "voc", "coco")
 OPTIMIZERS = ("adamw", "sgd")
 AUGMENTATIONS = ("none", "flip", "distort", "ssd")
@@ -22,7 +25,7 @@ class Recipe:
 
     Attributes:
         network: one of :func:`fastcnn.models.list_models`, of the task "detection".
-        options: overrides of its row, as JSON: ``{"width_mult": 0.5}``.
+        options: overrides of its row, as the JSON of :mod:`fastcnn.models._metadata`: ``{"width_mult": 0.5}``.
         weights: a file or tag to begin from; its classes may be others.
         data: "scenes" (:class:`fastcnn.data.Scenes`, drawn once and kept in memory), or "voc" or "coco", a folder of
             that layout.
@@ -80,10 +83,10 @@ class Recipe:
         self.overrides()
 
     def overrides(self) -> dict[str, Any]:
-        """``options`` as keyword arguments: JSON's lists are tuples.
+        """``options`` as keyword arguments of :func:`fastcnn.models.create`.
 
         Raises:
-            ValueError: no JSON object.
+            ValueError: no JSON object, or an unknown network.
         """
         try:
             found = json.loads(self.options)
@@ -91,11 +94,7 @@ class Recipe:
             raise ValueError(f"options must be a JSON object, got {self.options!r}: {error}") from None
         if not isinstance(found, dict):
             raise ValueError(f"options must be a JSON object, got {self.options!r}")
-        return {name: _tuples(value) for name, value in found.items()}
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+        return decode_options(find_entry(self.network).row, found)
 
 
 def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -125,8 +124,6 @@ def find_recipe(name: str) -> Recipe:
     Raises:
         ValueError: neither.
     """
-    from fastcnn.models import list_models
-
     if name in RECIPES:
         return RECIPES[name]
     if name in list_models(task="detection"):
@@ -137,12 +134,22 @@ def find_recipe(name: str) -> Recipe:
 
 
 # On scenes, from random weights; each learns in minutes on two cores.
+# Priors are kmeans_anchors of 400 scenes.
+_YOLO = json.dumps(
+    {
+        "preprocess": {"input_size": 192},
+        "multi_scale": False,
+        "priors": [[30, 30], [40, 40], [52, 52], [66, 66], [83, 83]],
+    }
+)
 RECIPES = {
     "ssdlite": Recipe(
         network="ssdlite160_mobilenet_v2_x0_35", steps=4000, augment="distort", log_every=50, check_every=1000
     ),
-    "retinanet": Recipe(network="retinanet_mobilenet_v2_x0_5_fpn", steps=1500, log_every=50),
+    "retinanet": Recipe(
+        network="retinanet_mobilenet_v2_x0_5_fpn", steps=3000, batch_size=8, lr=1.5e-3, log_every=50, check_every=1000
+    ),
     "fasterrcnn": Recipe(network="fasterrcnn_mobilenet_v2_x0_5_fpn", steps=1500, lr=1e-3, log_every=50),
     "maskrcnn": Recipe(network="maskrcnn_mobilenet_v2_x0_5_fpn", steps=1000, lr=1e-3, log_every=50, check_every=250),
-    "yolov2": Recipe(network="yolov2_x0_25", steps=2500, log_every=50),
+    "yolov2": Recipe(network="yolov2_x0_25", options=_YOLO, steps=2500, log_every=50),
 }

@@ -87,7 +87,7 @@ def test_mixed_seeds_differ():
 
 @pytest.mark.parametrize("augment", AUGMENT)
 def test_augmentation_is_of_the_place_alone(augment):
-    data, _ = open_data(Recipe(network="", train="3", size=48), held_out=False)
+    data, _ = open_data(Recipe(network="lenet5", train="3", size=48), held_out=False)
     augmented = Augmented(data, augment, 5)
     first = [augmented[(epoch, 1)] for epoch in range(8)]
     torch.rand(7)
@@ -98,14 +98,14 @@ def test_augmentation_is_of_the_place_alone(augment):
 
 
 def test_held_out_scenes_are_others():
-    recipe = Recipe(network="", train="4", held_out="4", size=32)
+    recipe = Recipe(network="lenet5", train="4", held_out="4", size=32)
     (learnt, classes), (tested, _) = (open_data(recipe, held_out) for held_out in (False, True))
     assert len(classes) == 8 and len(learnt) == len(tested) == 4
     assert not any(torch.equal(a[0], b[0]) for a in learnt for b in tested)
 
 
 def test_the_rate_rises_and_falls():
-    recipe = Recipe(network="", steps=100, warmup=10)
+    recipe = Recipe(network="lenet5", steps=100, warmup=10)
     rates = [rate(step, recipe) for step in range(101)]
     assert rates[0] == 0.1 and rates[9] == rates[10] == 1 and abs(rates[100]) < 1e-12
     assert all(a < b for a, b in pairwise(rates[:10])) and all(a > b for a, b in pairwise(rates[10:]))
