@@ -147,7 +147,7 @@ RECIPES = {
         network="ssdlite160_mobilenet_v2_x0_35", steps=4000, augment="distort", log_every=50, check_every=1000
     ),
     "retinanet": Recipe(
-        network="retinanet_mobilenet_v2_x0_5_fpn", steps=3000, batch_size=8, lr=1.5e-3, log_every=50, check_every=1000
+        network="retinanet_mobilenet_v2_x0_5_fpn", options='{"aspect_ratios": [1.0]}', steps=3000, log_every=50
     ),
     "fasterrcnn": Recipe(network="fasterrcnn_mobilenet_v2_x0_5_fpn", steps=1500, lr=1e-3, log_every=50),
     "maskrcnn": Recipe(network="maskrcnn_mobilenet_v2_x0_5_fpn", steps=1000, lr=1e-3, log_every=50, check_every=250),

@@ -39,6 +39,7 @@ class RetinaNetRow(DetectorRow):
         channels: of the pyramid and of the subnets.
         norm_groups: of group norms in the subnets, as torchvision's second version has them; 0 is the paper's: none.
         anchor_sizes: of the pyramid's levels; each comes in three sizes, a third of an octave apart.
+        aspect_ratios: of the anchors, height over width.
         candidates: detections of a level that suppression looks at.
         prior: the probability of every class that training starts from, section 4.1.
         alpha, gamma: of the focal loss.
@@ -49,6 +50,7 @@ class RetinaNetRow(DetectorRow):
     channels: int = 256
     norm_groups: int = 0
     anchor_sizes: tuple[int, ...] = (32, 64, 128, 256, 512)
+    aspect_ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
     candidates: int = 1000
     max_detections: int = 300
     prior: float = 0.01
@@ -102,7 +104,7 @@ class RetinaNet(Detector):
         extra = LastLevelP6P7(net.feature_info[-1].channels if row.p6_from_c5 else None, channels, **factory)
         self.backbone = Backbone(net, extra, channels, **factory)
         sizes = [[int(size * 2 ** (third / 3)) for third in range(3)] for size in row.anchor_sizes]
-        self.anchors = AnchorGenerator(sizes)
+        self.anchors = AnchorGenerator(sizes, row.aspect_ratios)
         count = self.outputs_per_class = self.anchors.per_position()[0]
         classification = Subnet(channels, count * row.num_classes, "cls_logits", row.norm_groups, **factory)
         nn.init.constant_(classification.last.bias, -math.log((1 - row.prior) / row.prior))
@@ -178,14 +180,14 @@ ROWS = {
     "retinanet_resnet101_fpn": RetinaNetRow(backbone="resnet101", source=_PAPER.format("ResNet-101")),
     "retinanet_mobilenet_v2_x0_5_fpn": RetinaNetRow(
         backbone="mobilenet_v2_x0_5",
-        features=("features.6", "features.13", "features.17"),
+        features=("features.13", "features.17"),
         channels=64,
         norm_groups=16,
-        anchor_sizes=(16, 32, 64, 128, 256),
+        anchor_sizes=(24, 48, 96, 192),
         preprocess=square(160),
         min_size=160,
         max_size=320,
-        source=_PAPER.format("MobileNetV2, for small machines"),
+        source=_PAPER.format("MobileNetV2, from C4 on, for small machines"),
     ),
 }
 
