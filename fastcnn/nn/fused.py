@@ -13,7 +13,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from fastcnn.nn.layers import ChannelShuffle
 from fastcnn.ops import _library
 from fastcnn.ops._channel_means import op as _means_op
-from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS, conv2d_size
+from fastcnn.ops._convolutions import ACTIVATIONS, RELU, activate, conv2d_size
 from fastcnn.ops._dense_conv2d import into as _into_op
 from fastcnn.ops._dense_conv2d import op as _dense_op
 from fastcnn.ops._dense_conv2d import pack_taps
@@ -24,6 +24,7 @@ from fastcnn.ops.pointwise_conv2d import fits, pack
 
 # oneDNN's names of activations. Its ReLUs make 0 of NaN, so that we run those.
 _ONEDNN_ACTIVATIONS = {"hardswish": "hardswish", "silu": "swish"}
+Activation = tuple[int, float]  # Its number in kernels, and the slope that makes ReLU the leaky one.
 _MANY = 1 << 19  # Weights of a convolution.
 _MOST = 1 << 22  # Weights of a linear layer that are packed; a larger one takes as long as they take to read.
 
@@ -114,18 +115,27 @@ class FusedConv2d(Packs, nn.Conv2d):
     After a change that PyTorch does not count (in place of ``weight.data``, or by NumPy) call ``eval()`` again.
 
     Attributes:
-        activation: None, "relu", "relu6", "hardswish" or "silu".
+        activation: None, "relu", "relu6", "hardswish", "silu" or "leaky_relu".
+        negative_slope: of the last.
     """
 
     activation: str | None = None
+    negative_slope: float = 0.0
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         if runs_eagerly() and takes(input, 4, self.in_channels):
             return self.run(input, residual)
-        return self._finish(super().forward(input), residual)
+        return _finish(super().forward(input), residual, self.activates())
 
-    def run(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        """``forward`` for an input that this layer takes, without gradients."""
+    def activates(self) -> Activation:
+        """The activation as kernels take it."""
+        if self.activation == "leaky_relu":
+            return RELU, self.negative_slope
+        return ACTIVATIONS.index(self.activation), 0.0
+
+    def run(self, input: Tensor, residual: Tensor | None, activation: Activation | None = None) -> Tensor:
+        """``forward`` for an input that this layer takes, without gradients; maybe with an activation in its place."""
+        after = activation or self.activates()
         if input.is_contiguous():
             input = input.contiguous(memory_format=torch.channels_last)
         weight = self._parameters.get("weight")  # None where it is parametrised.
@@ -134,35 +144,30 @@ class FusedConv2d(Packs, nn.Conv2d):
             size = out_size(input, weight, self)
             # What is wrong or has to be broadcast is left to PyTorch.
             if size[2] > 0 and size[3] > 0 and (residual is None or is_map(residual, size)):
-                result = self._run(input, weight, residual)
-        return self._finish(super().forward(input), residual) if result is None else result
+                result = self._run(input, weight, residual, after)
+        return _finish(super().forward(input), residual, after) if result is None else result
 
-    def _run(self, input: Tensor, weight: Tensor, residual: Tensor | None) -> Tensor | None:
+    def _run(self, input: Tensor, weight: Tensor, residual: Tensor | None, after: Activation) -> Tensor | None:
+        kind, slope = after
         if self.is_pointwise():
             packed = self.packed(pack)
             if packed is not None:
-                kind = ACTIVATIONS.index(self.activation)
-                return call(_pointwise_op, input, weight, bias_of(self), residual, kind, packed)
+                return call(_pointwise_op, input, weight, bias_of(self), residual, kind, packed, slope)
         elif self.is_dense():
             packed = self.packed(pack_taps)
             if packed is not None:
-                window, kind = (self.stride, self.padding), ACTIVATIONS.index(self.activation)
-                return call(_dense_op, input, weight, packed, bias_of(self), *window, kind, residual)
+                window = self.stride, self.padding
+                return call(_dense_op, input, weight, packed, bias_of(self), *window, kind, residual, slope)
         elif _onednn_conv2d is not None:
             geometry = self.padding, self.stride, self.dilation, 1
             packed = self.packed(lambda w: _onednn_pack(w, *geometry, list(input.shape)), "oneDNN's")
             if packed is not None:
-                name = _ONEDNN_ACTIVATIONS.get(self.activation or "") if residual is None else None
-                result = _onednn_conv2d(input, packed, bias_of(self), *geometry, name or "none", [], "")
-                return result if name else self._finish(result, residual)
+                name, scalars = _onednn_activation(after) if residual is None else (None, [])
+                result = _onednn_conv2d(input, packed, bias_of(self), *geometry, name or "none", scalars, "")
+                if name:
+                    return result
+                return _finish(result if residual is None else result.add_(residual), None, after)
         return None
-
-    def _finish(self, result: Tensor, residual: Tensor | None) -> Tensor:
-        if residual is not None:
-            result = result + residual
-        if self.activation == "relu" and not result.requires_grad:
-            return result.relu_()
-        return FUNCTIONS[ACTIVATIONS.index(self.activation)](result)
 
     def is_pointwise(self) -> bool:
         return self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and fits(self.weight)
@@ -180,6 +185,22 @@ class FusedConv2d(Packs, nn.Conv2d):
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
+
+
+def _onednn_activation(after: Activation) -> tuple[str | None, list[float]]:
+    """Its name and numbers; None where it is left to us."""
+    kind, slope = after
+    return ("leaky_relu", [slope]) if slope else (_ONEDNN_ACTIVATIONS.get(ACTIVATIONS[kind] or ""), [])
+
+
+def _finish(result: Tensor, residual: Tensor | None, after: Activation) -> Tensor:
+    """What follows a convolution, on its result."""
+    kind, slope = after
+    if residual is not None:
+        result = result + residual
+    if kind == RELU and not slope and not result.requires_grad:
+        return result.relu_()
+    return activate(kind, result, slope)
 
 
 class FusedLinear(Packs, nn.Linear):
@@ -234,8 +255,7 @@ def side_by_side(convolutions: Sequence[nn.Module], input: Tensor) -> Tensor | N
     out = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
     for conv, weights, size in zip(convs, packed, sizes, strict=True):
         window = conv.stride, conv.padding
-        kind = ACTIVATIONS.index(conv.activation)
-        call(_into_op, out, first, input, conv.weight, weights, bias_of(conv), *window, kind)
+        call(_into_op, out, first, input, conv.weight, weights, bias_of(conv), *window, *conv.activates())
         first += size[1]
     return out
 

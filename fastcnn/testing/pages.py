@@ -90,11 +90,11 @@ def page(reports: Mapping[str, Mapping[str, Any]]) -> str:
         lines = [f"## `{name}`", "", about(report["environment"]), ""]
         left_out = f" {len(report['left_out'])} cases were left out, for want of time." if report["left_out"] else ""
         lines += [f"Made by `{report['command']}` on {report['image']}: {count(results)}.{left_out}", ""]
-        networks = [result for result in results if result["kind"] == "network"]
+        networks = [result for result in results if result["kind"] != "op"]
         if networks:
             lines += [*markdown(rival_means(networks)), "", *markdown(rival_rows(networks)), ""]
         if len(networks) < len(results):
-            lines += [*markdown(means(result for result in results if result["kind"] != "network")), ""]
+            lines += [*markdown(means(result for result in results if result["kind"] == "op")), ""]
         lines += markdown(every)
         sections.append("\n".join(lines))
     slow = {"slow": SLOW_SECONDS, "times": SLOW_TIMES, "rounds": SLOW_ROUNDS}
