@@ -68,7 +68,7 @@ def pointwise_conv2d(
     _checks.floating(_NAME, **given)
     _checks.same_device(_NAME, **given)
     _check_shapes(input, weight, bias, residual, packed)
-    kind, slope = _kind(activation, negative_slope)
+    kind, slope = number_of(activation, negative_slope)
     dtype = input.dtype
     input, weight, bias, residual = _library.autocast(input, weight, bias, residual)  # type: ignore[assignment]
     if any(t.dtype != input.dtype for t in (weight, bias, residual) if t is not None):
@@ -79,8 +79,12 @@ def pointwise_conv2d(
     return _library.call(_op, input, weight, bias, residual, kind, packed if input.dtype == dtype else None, slope)
 
 
-def _kind(activation: str | None, negative_slope: float) -> tuple[int, float]:
-    """The activation's number and slope."""
+def number_of(activation: str | None, negative_slope: float = 0.01) -> tuple[int, float]:
+    """What the op calls the activation: its number, and the slope of ReLU.
+
+    Raises:
+        ValueError: an unknown activation or another slope.
+    """
     known = (*ACTIVATIONS, "leaky_relu")
     if activation not in known:
         raise ValueError(f"{_NAME}: expected activation to be one of {known}, got {activation!r}")

@@ -23,7 +23,7 @@ SHAPES = {
 }
 
 
-def problem(name, activation=1, bias=True, residual=False):
+def problem(name, activation=1, bias=True, residual=False, slope=0.0):
     (images, channels, filters), side, kernel, stride, padding = SHAPES[name]
     g = torch.Generator().manual_seed(len(name))
 
@@ -33,9 +33,9 @@ def problem(name, activation=1, bias=True, residual=False):
     x = random(images, channels, *side).contiguous(memory_format=torch.channels_last)
     weight = random(filters, channels, *kernel) / (channels * kernel[0] * kernel[1]) ** 0.5
     window = list(stride), list(padding), activation
-    arguments = [x, weight, None, random(filters) if bias else None, *window, None]
+    arguments = [x, weight, None, random(filters) if bias else None, *window, None, slope]
     if residual:
-        arguments[-1] = random(*_reference(*arguments).shape)
+        arguments[7] = random(*_reference(*arguments).shape)
     return arguments
 
 
@@ -62,10 +62,10 @@ def test_values_whatever_the_number_of_threads(name, residual):
         assert torch.equal(run(given, count), found), count
 
 
-@pytest.mark.parametrize("activation", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("activation, slope", [(0, 0.0), (1, 0.0), (2, 0.0), (3, 0.0), (4, 0.0), (1, 0.1)])
 @pytest.mark.parametrize("residual", [False, True])
-def test_activations_without_bias(activation, residual):
-    arguments = problem("3x3", activation, bias=False, residual=residual)
+def test_activations_without_bias(activation, slope, residual):
+    arguments = problem("3x3", activation, bias=False, residual=residual, slope=slope)
     torch.testing.assert_close(run(single(arguments)).double(), _reference(*arguments), rtol=1e-4, atol=1e-5)
 
 
@@ -108,8 +108,9 @@ def test_no_images():
     assert run([given[0][:0], *given[1:]]).shape == (0, 49, 9, 7)
 
 
-def test_nan_stays():
-    given = single(problem("3x3", 2))
+@pytest.mark.parametrize("activation, slope", [(2, 0.0), (1, 0.1)])
+def test_nan_stays(activation, slope):
+    given = single(problem("3x3", activation, slope=slope))
     given[0][1, 3, 4, 4] = torch.nan
     nan = run(given).isnan()
     assert nan[1, :, 3:6, 3:6].all() and nan.sum() == 49 * 9
@@ -128,13 +129,14 @@ BAD = [
     (5, [1, -1], "larger than"),
     (6, 9, "no such activation"),
     (6, -1, "no such activation"),
+    (6, 2, "only ReLU has a slope"),
     (7, torch.ones(2, 49, 9, 8), "residual"),
 ]
 
 
 @pytest.mark.parametrize("at, value, words", BAD)
 def test_refuses(at, value, words):
-    given = single(problem("3x3"))
+    given = single(problem("3x3", slope=0.1 if value == 2 else 0.0))
     given[at] = value
     with pytest.raises(RuntimeError, match=words) as raised:
         run(given)
