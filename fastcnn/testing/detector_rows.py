@@ -102,7 +102,9 @@ def calibrate(net: Any, images: Sequence[Tensor], case: DetectorCase) -> None:
     net(images)
     for hook in hooks:
         hook.remove()
-    shift = _shift(torch.cat(logits), net, case.candidates * len(images))
+    joined, count = torch.cat(logits), case.candidates * len(images)
+    # Between one candidate and the next, or rounding would decide about the last.
+    shift = (_shift(joined, net, count) + _shift(joined, net, count + 1)) / 2
     for layer in layers:
         bias = layer.bias.view(-1, net.num_classes)
         bias[:, :1] += shift if net.has_background else 0
