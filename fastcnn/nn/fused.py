@@ -19,6 +19,8 @@ from fastcnn.ops._dense_conv2d import op as _dense_op
 from fastcnn.ops._dense_conv2d import pack_taps
 from fastcnn.ops._linear import op as _linear_op
 from fastcnn.ops._shuffle_pair import op as _pair_op
+from fastcnn.ops._winograd_conv2d import op as _winograd_op
+from fastcnn.ops._winograd_conv2d import pack_tiles
 from fastcnn.ops.pointwise_conv2d import _op as _pointwise_op
 from fastcnn.ops.pointwise_conv2d import fits, pack
 
@@ -26,6 +28,7 @@ from fastcnn.ops.pointwise_conv2d import fits, pack
 _ONEDNN_ACTIVATIONS = {"hardswish": "hardswish", "silu": "swish"}
 Activation = tuple[int, float]  # Its number in kernels, and the slope that makes ReLU the leaky one.
 _MANY = 1 << 19  # Weights of a convolution.
+_LEAST = 32  # Channels from which on Winograd's algorithm saves more than its transforms cost.
 _MOST = 1 << 22  # Weights of a linear layer that are packed; a larger one takes as long as they take to read.
 
 
@@ -111,7 +114,9 @@ class FusedConv2d(Packs, nn.Conv2d):
     ``forward(input, residual=None)`` is ``activation(conv2d(input) + residual)``, (N, C, H, W) to
     (N, out_channels, H', W'). On a CPU, in float32 and where gradients are off, it runs our kernels or, with many
     weights or a dilation, oneDNN's: channels_last whatever the layout of the input, with a second copy of the weights,
-    packed at the first call and again after a change of them. Else it runs PyTorch's functions. Deterministic.
+    packed at the first call and again after a change of them. Those of 3x3 and stride 1 run by Winograd's algorithm:
+    the copy is 16/9 as large, and what is not finite spreads to pixels beside those it reaches. Else it runs PyTorch's
+    functions. Deterministic.
     After a change that PyTorch does not count (in place of ``weight.data``, or by NumPy) call ``eval()`` again.
 
     Attributes:
@@ -153,6 +158,10 @@ class FusedConv2d(Packs, nn.Conv2d):
             packed = self.packed(pack)
             if packed is not None:
                 return call(_pointwise_op, input, weight, bias_of(self), residual, kind, packed, slope)
+        elif self.is_winograd():
+            packed = self.packed(pack_tiles, "tiles")
+            if packed is not None:
+                return call(_winograd_op, input, weight, packed, bias_of(self), self.padding, kind, residual, slope)
         elif self.is_dense():
             packed = self.packed(pack_taps)
             if packed is not None:
@@ -172,8 +181,13 @@ class FusedConv2d(Packs, nn.Conv2d):
     def is_pointwise(self) -> bool:
         return self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and fits(self.weight)
 
+    def is_winograd(self) -> bool:
+        """Whether it runs by Winograd's algorithm, where few channels are not worth it."""
+        is_3x3 = self.kernel_size == (3, 3) and self.stride == self.dilation == (1, 1)
+        return is_3x3 and self.in_channels >= _LEAST and fits(self.weight) and self._is_plain()
+
     def is_dense(self) -> bool:
-        """Whether it runs our kernel; where there are many weights oneDNN's is faster."""
+        """Whether it can run our other kernel; where there are many weights oneDNN's is faster."""
         weight = self.weight
         few = weight.numel() < _MANY and fits(weight)
         return few and self.dilation == (1, 1) and self._is_plain()
