@@ -84,11 +84,12 @@ def test_no_images():
 
 
 def test_what_is_not_finite_stays_near():
-    """All that it reaches is NaN, and of the rest nothing but what shares a tile with that."""
-    given = single(problem("even"))
-    given[0][1, 3, 4, 4] = torch.inf
-    nan = run(given).isnan()
-    assert nan[1, :, 3:6, 3:6].all() and not nan[1, :, :2].any() and not nan[0].any()
+    """Nothing that it reaches is finite, and of the rest all but what shares a tile with that."""
+    for value in (torch.inf, torch.nan):
+        given = single(problem("even", 0))
+        given[0][1, 3, 4, 4] = value
+        wrong = ~run(given).isfinite()
+        assert wrong[1, :, 3:6, 3:6].all() and not wrong[1, :, :2].any() and not wrong[0].any()
 
 
 @pytest.mark.parametrize(
