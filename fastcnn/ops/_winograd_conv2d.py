@@ -2,7 +2,9 @@
 
 In float32, with 16 products for 36, and no more lost to rounding than otherwise, as sums are a ninth as long. A number
 that is not finite makes NaN of all results of its tiles, two pixels away at most. Not public:
-:class:`fastcnn.nn.FusedConv2d` calls it. Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4.1, F(2x2, 3x3).
+:class:`fastcnn.nn.FusedConv2d` calls it.
+
+Source: Lavin and Gray, Fast Algorithms for Convolutional Neural Networks, CVPR 2016, section 4.1, F(2x2, 3x3).
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Bench:
-    """One comparison: a subject (op, network or detector) on one input. `layout` is empty where the rivals choose their own.
+    """One comparison: a subject (op, network or detector) on one input. `layout` is empty where rivals choose theirs.
 
     `against` is empty where the rivals are what people use today, or "float32": ours, on the same values.
     """

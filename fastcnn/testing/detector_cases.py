@@ -17,14 +17,14 @@ class DetectorCase(NamedTuple):
         images: at a time. Of several, all at once are timed against one by one.
         side: in pixels: the shorter one, or of the square that images are resized to.
         options: of :func:`fastcnn.models.create`, which make it so.
-        classes: path of the layer whose outputs are the classes, or of a parent of such; None leaves scores as they are.
+        classes: path of the layer whose outputs are the classes, or of a parent of such; None leaves scores alone.
         candidates: pairs of a box and a class of an image that untrained weights are to give a score above the
             threshold, as trained ones do.
     """
 
     images: int
     side: int
-    options: Mapping[str, Any] = {}  # noqa: RUF012
+    options: Mapping[str, Any] = {}
     classes: str | None = None
     candidates: int = 1000
 

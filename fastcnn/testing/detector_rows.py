@@ -85,10 +85,9 @@ def calibrate(net: Any, images: Sequence[Tensor], case: DetectorCase) -> None:
         norm.eval().momentum = 0.1
     if case.classes is None:
         return
-    within = net.get_submodule(case.classes).modules()
+    within: list[Any] = [m for m in net.get_submodule(case.classes).modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     # Others there, which have no bias or other widths, make features.
-    layers: list[Any] = [layer for layer in within if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None]
-    layers = [layer for layer in layers if layer.weight.size(0) % net.num_classes == 0]
+    layers = [m for m in within if m.bias is not None and m.weight.size(0) % net.num_classes == 0]
     logits: list[Tensor] = []
 
     def see(layer: Any, inputs: Any, output: Tensor) -> None:

@@ -34,6 +34,13 @@ it in channels_last, for inference on a CPU with freezing, which folds norms and
 long as fastcnn each rival takes; in **bold**, under {loss}, where fastcnn is slower. "{either}" is `torch.nn` in
 whichever layout is the better for the network.
 
+Detectors run from the pixels of a photograph to boxes in it, preprocessing and suppression included, on weights that
+are untrained but made to find as much as trained ones do. "unfused" is fastcnn's network in channels_last as it is
+created; "eager" and "eager channels_last" are the same of `torch.nn` layers, with fastcnn's ops for RoIs and
+suppression, as PyTorch has none; "reference" is the unfused network in NCHW within `fastcnn.reference_mode()`, where
+those run as plain PyTorch too. Of eight images at a time fastcnn takes all at once, and "one by one" is the same
+network called for each. Classes, boxes, scores and masks are compared before.
+
 This page is the output of `fastcnn bench --render {files}`.
 
 {sections}
