@@ -1,4 +1,4 @@
-"""Detectors on a photograph, to boxes: fused, unfused, in plain PyTorch, with reference ops; and eight images at once."""
+"""Detectors on a photograph, to boxes: fused, unfused, in PyTorch, with reference ops; and eight images at once."""
 
 KIND = "detector"
 
