@@ -15,6 +15,7 @@ from fastcnn.testing.timing import SLOW_SECONDS, clock_for, plan, slow_rounds
 ROWS = {
     "op": ("fastcnn", "torch", "torchvision", "reference", "compile"),
     "network": ("fastcnn", "eager", "eager channels_last", "compile", *RUNTIMES),
+    "detector": ("fastcnn", "unfused", "eager", "eager channels_last", "reference", "one by one"),
 }
 
 

@@ -11,10 +11,11 @@ from fastcnn.models import list_models
 from fastcnn.nn import DepthwiseConv2d, Hardswish, RoIAlign
 from fastcnn.testing import network_rows, pages, photo, runtimes
 from fastcnn.testing.benches import SELECTIONS, Bench
+from fastcnn.testing.detector_rows import assert_same_detections
 from fastcnn.testing.environment import environment
 from fastcnn.testing.network_rows import plain_torch, prepare_network, without_dropout
 from fastcnn.testing.network_tables import EITHER, rival_means, rival_rows
-from fastcnn.testing.runner import summarise
+from fastcnn.testing.runner import prepare, summarise
 from fastcnn.testing.runtimes import RUNTIMES, load_runtimes
 
 
@@ -37,6 +38,24 @@ def test_plain_torch_has_no_layer_of_ours():
         plain_torch(nn.Sequential(RoIAlign(7, 1.0, 2)))
     with pytest.raises(TypeError, match="0: DepthwiseConv2d has no twin"):
         plain_torch(nn.Sequential(DepthwiseConv2d(2, 2, 3, activation="relu")))
+
+
+def test_detector_rows_agree():
+    bench = Bench("detector", "ssdlite320_mobilenet_v3_large", "batch 8, 320 px", "float32", "", "forward", "cpu")
+    prepared = prepare(bench, photo.noise())
+    assert list(prepared.calls) == ["fastcnn", "one by one"] and prepared.notes["weights"] == "untrained (seed 0)"
+    assert len(prepared.notes["detections"]) == 8 and all(5 < count <= 300 for count in prepared.notes["detections"])
+
+
+def test_detections_that_differ_are_told_apart():
+    images = [torch.zeros(3, 50, 100)]
+    wanted = {"boxes": torch.tensor([[0.0, 0, 50, 25]]), "scores": torch.tensor([0.5]), "labels": torch.tensor([1])}
+    assert_same_detections([wanted], [wanted], images, what="")
+    none = {key: value[:0] for key, value in wanted.items()}
+    moved = {"boxes": wanted["boxes"] + 0.2}, {"scores": torch.tensor([0.6])}, {"labels": torch.tensor([2])}, none
+    for change in moved:
+        with pytest.raises(AssertionError, match=r"ours: 0\.0% of the detections .* expected 98%"):
+            assert_same_detections([wanted | change], [wanted], images, what="ours")
 
 
 FORWARD = Bench("network", "mobilenet_v3_small", "batch 1", "float32", "", "forward", "cpu")

@@ -19,6 +19,7 @@ struct DenseConvolution {
   Activation activation;
   const float* residual;
   float* y;
+  float slope;    // Of ReLU, below 0.
   int64_t y_row;  // From pixel to pixel: more than `out` where these are some of a wider map's channels.
 
   void run() const {
@@ -64,7 +65,8 @@ struct DenseConvolution {
                                           activation,
                                           out_rows.data(),
                                           kernel_h,
-                                          wide * in};
+                                          wide * in,
+                                          slope};
                 const int64_t at = (image * out_height + row) * out_width * y_row + column;
                 kernel(product, y + at, residual ? residual + at : nullptr);
               }
@@ -91,7 +93,7 @@ struct DenseConvolution {
 // `y` is channels_last; the result are its channels from `first` on. A residual is of the shape and layout of `y`.
 void convolve(const Tensor& input, const Tensor& weight, const Tensor& packed, const std::optional<Tensor>& bias,
               const std::vector<int64_t>& stride, const std::vector<int64_t>& padding, int64_t activation,
-              const std::optional<Tensor>& residual, int64_t first, Tensor& y) {
+              const std::optional<Tensor>& residual, double slope, int64_t first, Tensor& y) {
   constexpr const char* op = "dense_conv2d";
   if (y.numel() == 0) return;
   const Tensor x = dense_as(input, true);
@@ -112,9 +114,10 @@ void convolve(const Tensor& input, const Tensor& weight, const Tensor& packed, c
                                      static_cast<const float*>(x.const_data_ptr()),
                                      floats(op, packed, weight.numel()),
                                      floats(op, bias, out),
-                                     checked(op, activation),
+                                     checked(op, activation, slope),
                                      residual ? static_cast<const float*>(residual->const_data_ptr()) : nullptr,
                                      static_cast<float*>(y.mutable_data_ptr()) + first,
+                                     float(slope),
                                      y.size(1)};
   convolution.run();
 }
@@ -136,18 +139,18 @@ std::pair<int64_t, int64_t> checked_size(const Tensor& input, const Tensor& weig
 
 Tensor dense_conv2d_cpu(const Tensor& input, const Tensor& weight, const Tensor& packed, std::optional<Tensor> bias,
                         std::vector<int64_t> stride, std::vector<int64_t> padding, int64_t activation,
-                        std::optional<Tensor> residual) {
+                        std::optional<Tensor> residual, double slope) {
   const auto [rows, columns] = checked_size(input, weight, stride, padding);
   Tensor y = empty_4d(input, input.size(0), weight.size(0), rows, columns, true);
   const std::optional<Tensor> added =
       checked("dense_conv2d", residual, ScalarType::Float, y.size(0), y.size(1), rows, columns);
-  convolve(input, weight, packed, bias, stride, padding, activation, added, 0, y);
+  convolve(input, weight, packed, bias, stride, padding, activation, added, slope, 0, y);
   return y;
 }
 
 void dense_conv2d_into_cpu(Tensor out, int64_t first, const Tensor& input, const Tensor& weight, const Tensor& packed,
                            std::optional<Tensor> bias, std::vector<int64_t> stride, std::vector<int64_t> padding,
-                           int64_t activation) {
+                           int64_t activation, double slope) {
   const auto [rows, columns] = checked_size(input, weight, stride, padding);
   STD_TORCH_CHECK(out.dim() == 4 && out.scalar_type() == ScalarType::Float &&
                       dense_as(out, true).data_ptr() == out.data_ptr() && out.size(0) == input.size(0) &&
@@ -155,7 +158,7 @@ void dense_conv2d_into_cpu(Tensor out, int64_t first, const Tensor& input, const
                       first + weight.size(0) <= out.size(1),
                   "dense_conv2d_into: expected a channels_last result with room for ", weight.size(0),
                   " channels from channel ", first, " on");
-  convolve(input, weight, packed, bias, stride, padding, activation, std::nullopt, first, out);
+  convolve(input, weight, packed, bias, stride, padding, activation, std::nullopt, slope, first, out);
 }
 
 }  // namespace

@@ -17,10 +17,11 @@ inline Vec<A, N> start(const Gemm<A>& g, int64_t row, int64_t column, const T* o
   return Vec<A, N>{} + (g.row_bias ? g.row_bias[row] : 0);
 }
 
-// ReLU and ReLU6, which cost next to nothing, are applied to sums in registers, NaN staying NaN.
+// ReLU, leaky or not, and ReLU6, which cost next to nothing, are applied to sums in registers, NaN staying NaN.
 template <typename A, int N>
 inline Vec<A, N> clamped(const Gemm<A>& g, Vec<A, N> sum) {
   if (g.activation == Activation::none) return sum;
+  if (g.slope != 0) return sum > 0 ? sum : sum * g.slope;
   const Vec<A, N> positive = at_least(0, sum);
   return g.activation == Activation::relu ? positive : at_most(6, positive);
 }
@@ -33,7 +34,7 @@ __attribute__((noinline)) void finish(const Gemm<A>& g, int64_t row, int64_t row
   const auto one = [&]<int Lanes>(int64_t at) {
     Vec<A, Lanes> x = load<Lanes>(sums);
     if (residual) x += load<Lanes>(residual + at);
-    store<Lanes>(out + at, activate<A, Lanes>(g.activation, x));
+    store<Lanes>(out + at, g.slope != 0 ? clamped<A, Lanes>(g, x) : activate<A, Lanes>(g.activation, x));
     sums += Lanes;
   };
   for (int64_t i = row; i < row + rows; ++i) {

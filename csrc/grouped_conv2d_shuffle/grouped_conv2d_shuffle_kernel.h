@@ -12,7 +12,7 @@ constexpr int64_t kGemmLanes = 16;  // What a row of `b` and of the result must 
 // out[i][j] = sum over p of a(i, p) * b(p, j), a(i, p) at a[i * a_row + p * a_step], row p of b at b + b_rows[p], row i
 // of the result at out_rows[i]. Sums start from a bias, of the row or of the column or neither; what lies at the same
 // place in a residual, if there is one, is added before the activation. With several segments there are `terms` to
-// each, and a(i, p) begins anew `a_segment` further on in each.
+// each, and a(i, p) begins anew `a_segment` further on in each. With a slope, below 0, ReLU is the leaky one.
 template <typename A>
 struct Gemm {
   int64_t rows, columns, terms;
@@ -25,6 +25,7 @@ struct Gemm {
   Activation activation;
   const int64_t* out_rows;
   int64_t segments = 1, a_segment = 0;
+  A slope = 0;
 };
 
 // Rows at rows.table[i], or `stride` apart where there is no table.

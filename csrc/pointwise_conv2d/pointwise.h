@@ -22,8 +22,10 @@ namespace {
   return static_cast<const float*>(x->const_data_ptr());
 }
 
-[[maybe_unused]] Activation checked(const char* op, int64_t activation) {
+// With a slope it is the leaky ReLU.
+[[maybe_unused]] Activation checked(const char* op, int64_t activation, double slope = 0) {
   STD_TORCH_CHECK(activation >= 0 && activation <= int64_t(Activation::silu), op, ": no such activation: ", activation);
+  STD_TORCH_CHECK(slope == 0 || Activation(activation) == Activation::relu, op, ": only ReLU has a slope");
   return Activation(activation);
 }
 
@@ -76,6 +78,7 @@ struct Pointwise {
   const T* residual;
   Activation activation;
   T* y;
+  A slope = 0;  // Of ReLU, below 0.
 
   void run() const {
     const int64_t in = panels.in, out = panels.out, threads = int64_t(torch::stable::get_num_threads());
@@ -137,7 +140,10 @@ struct Pointwise {
                           nullptr,
                           bias ? bias + column : nullptr,
                           activation,
-                          out_rows.data()};
+                          out_rows.data(),
+                          1,
+                          0,
+                          slope};
     kernel(product, y + at, residual ? residual + at : nullptr);
   }
 };

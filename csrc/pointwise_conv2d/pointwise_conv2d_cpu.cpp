@@ -20,7 +20,7 @@ Tensor pointwise_conv2d_pack_cpu(const Tensor& weight) {
 template <typename T>
 void forward(const Tensor& x, const Tensor& weight, const std::optional<Tensor>& bias,
              const std::optional<Tensor>& residual, Activation activation, const std::optional<Tensor>& packed,
-             int64_t x_row, Tensor& out) {
+             int64_t x_row, double slope, Tensor& out) {
   using A = acc_t<T>;
   constexpr ScalarType kWide = std::is_same_v<T, double> ? ScalarType::Double : ScalarType::Float;
   const Panels panels(x.size(1), out.size(1));
@@ -34,13 +34,15 @@ void forward(const Tensor& x, const Tensor& weight, const std::optional<Tensor>&
                              b ? static_cast<const A*>(b->const_data_ptr()) : nullptr,
                              residual ? static_cast<const T*>(residual->const_data_ptr()) : nullptr,
                              activation,
-                             static_cast<T*>(out.mutable_data_ptr())};
+                             static_cast<T*>(out.mutable_data_ptr()),
+                             A(slope)};
   product.run();
 }
 
 // fastcnn.ops says better what is wrong; who calls the op itself must not read past the end.
 Tensor pointwise_conv2d_cpu(const Tensor& input, const Tensor& weight, std::optional<Tensor> bias,
-                            std::optional<Tensor> residual, int64_t activation, std::optional<Tensor> packed) {
+                            std::optional<Tensor> residual, int64_t activation, std::optional<Tensor> packed,
+                            double slope) {
   constexpr const char* op = "pointwise_conv2d";
   STD_TORCH_CHECK(input.dim() == 4 && weight.dim() == 4 && weight.size(1) == input.size(1) && weight.size(2) == 1 &&
                       weight.size(3) == 1 && weight.scalar_type() == input.scalar_type(),
@@ -51,7 +53,7 @@ Tensor pointwise_conv2d_cpu(const Tensor& input, const Tensor& weight, std::opti
   STD_TORCH_CHECK(!bias || (bias->dim() == 1 && bias->size(0) == out && bias->scalar_type() == input.scalar_type()), op,
                   ": expected a bias for each of ", out, " channels");
   const std::optional<Tensor> added = checked(op, residual, input.scalar_type(), n, out, h, w);
-  const Activation kind = checked(op, activation);
+  const Activation kind = checked(op, activation, slope);
   const ScalarType wide = input.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
   STD_TORCH_CHECK(!packed || (packed->dim() == 1 && packed->size(0) == in * out && packed->scalar_type() == wide &&
                               packed->stride(0) == 1),
@@ -63,7 +65,7 @@ Tensor pointwise_conv2d_cpu(const Tensor& input, const Tensor& weight, std::opti
   Tensor y = empty_4d(input, n, out, h, w, channels_last || turn);
   if (y.numel() > 0) {
     FASTCNN_DISPATCH_FLOATING(input.scalar_type(), op,
-                              forward<scalar_t>(x, weight, bias, added, kind, packed, x_row, y));
+                              forward<scalar_t>(x, weight, bias, added, kind, packed, x_row, slope, y));
   }
   return turn ? dense_as(y, false) : y;
 }

@@ -13,18 +13,22 @@ from torch.nn.modules.module import _has_any_global_hook
 from fastcnn.nn.layers import ChannelShuffle
 from fastcnn.ops import _library
 from fastcnn.ops._channel_means import op as _means_op
-from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS, conv2d_size
+from fastcnn.ops._convolutions import ACTIVATIONS, RELU, activate, conv2d_size
 from fastcnn.ops._dense_conv2d import into as _into_op
 from fastcnn.ops._dense_conv2d import op as _dense_op
 from fastcnn.ops._dense_conv2d import pack_taps
 from fastcnn.ops._linear import op as _linear_op
 from fastcnn.ops._shuffle_pair import op as _pair_op
+from fastcnn.ops._winograd_conv2d import op as _winograd_op
+from fastcnn.ops._winograd_conv2d import pack_tiles
 from fastcnn.ops.pointwise_conv2d import _op as _pointwise_op
 from fastcnn.ops.pointwise_conv2d import fits, pack
 
 # oneDNN's names of activations. Its ReLUs make 0 of NaN, so that we run those.
 _ONEDNN_ACTIVATIONS = {"hardswish": "hardswish", "silu": "swish"}
+Activation = tuple[int, float]  # Its number in kernels, and the slope that makes ReLU the leaky one.
 _MANY = 1 << 19  # Weights of a convolution.
+_LEAST = 32  # Channels from which on Winograd's algorithm saves more than its transforms cost.
 _MOST = 1 << 22  # Weights of a linear layer that are packed; a larger one takes as long as they take to read.
 
 
@@ -110,22 +114,33 @@ class FusedConv2d(Packs, nn.Conv2d):
     ``forward(input, residual=None)`` is ``activation(conv2d(input) + residual)``, (N, C, H, W) to
     (N, out_channels, H', W'). On a CPU, in float32 and where gradients are off, it runs our kernels or, with many
     weights or a dilation, oneDNN's: channels_last whatever the layout of the input, with a second copy of the weights,
-    packed at the first call and again after a change of them. Else it runs PyTorch's functions. Deterministic.
+    packed at the first call and again after a change of them. Those of 3x3 and stride 1 run by Winograd's algorithm:
+    the copy is 16/9 as large, and what is not finite spreads to pixels beside those it reaches. Else it runs PyTorch's
+    functions. Deterministic.
     After a change that PyTorch does not count (in place of ``weight.data``, or by NumPy) call ``eval()`` again.
 
     Attributes:
-        activation: None, "relu", "relu6", "hardswish" or "silu".
+        activation: None, "relu", "relu6", "hardswish", "silu" or "leaky_relu".
+        negative_slope: of the last.
     """
 
     activation: str | None = None
+    negative_slope: float = 0.0
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:
         if runs_eagerly() and takes(input, 4, self.in_channels):
             return self.run(input, residual)
-        return self._finish(super().forward(input), residual)
+        return _finish(super().forward(input), residual, self.activates())
 
-    def run(self, input: Tensor, residual: Tensor | None) -> Tensor:
-        """``forward`` for an input that this layer takes, without gradients."""
+    def activates(self) -> Activation:
+        """The activation as kernels take it."""
+        if self.activation == "leaky_relu":
+            return RELU, self.negative_slope
+        return ACTIVATIONS.index(self.activation), 0.0
+
+    def run(self, input: Tensor, residual: Tensor | None, activation: Activation | None = None) -> Tensor:
+        """``forward`` for an input that this layer takes, without gradients; maybe with an activation in its place."""
+        after = activation or self.activates()
         if input.is_contiguous():
             input = input.contiguous(memory_format=torch.channels_last)
         weight = self._parameters.get("weight")  # None where it is parametrised.
@@ -134,41 +149,45 @@ class FusedConv2d(Packs, nn.Conv2d):
             size = out_size(input, weight, self)
             # What is wrong or has to be broadcast is left to PyTorch.
             if size[2] > 0 and size[3] > 0 and (residual is None or is_map(residual, size)):
-                result = self._run(input, weight, residual)
-        return self._finish(super().forward(input), residual) if result is None else result
+                result = self._run(input, weight, residual, after)
+        return _finish(super().forward(input), residual, after) if result is None else result
 
-    def _run(self, input: Tensor, weight: Tensor, residual: Tensor | None) -> Tensor | None:
+    def _run(self, input: Tensor, weight: Tensor, residual: Tensor | None, after: Activation) -> Tensor | None:
+        kind, slope = after
         if self.is_pointwise():
             packed = self.packed(pack)
             if packed is not None:
-                kind = ACTIVATIONS.index(self.activation)
-                return call(_pointwise_op, input, weight, bias_of(self), residual, kind, packed)
+                return call(_pointwise_op, input, weight, bias_of(self), residual, kind, packed, slope)
+        elif self.is_winograd():
+            packed = self.packed(pack_tiles, "tiles")
+            if packed is not None:
+                return call(_winograd_op, input, weight, packed, bias_of(self), self.padding, kind, residual, slope)
         elif self.is_dense():
             packed = self.packed(pack_taps)
             if packed is not None:
-                window, kind = (self.stride, self.padding), ACTIVATIONS.index(self.activation)
-                return call(_dense_op, input, weight, packed, bias_of(self), *window, kind, residual)
+                window = self.stride, self.padding
+                return call(_dense_op, input, weight, packed, bias_of(self), *window, kind, residual, slope)
         elif _onednn_conv2d is not None:
             geometry = self.padding, self.stride, self.dilation, 1
             packed = self.packed(lambda w: _onednn_pack(w, *geometry, list(input.shape)), "oneDNN's")
             if packed is not None:
-                name = _ONEDNN_ACTIVATIONS.get(self.activation or "") if residual is None else None
-                result = _onednn_conv2d(input, packed, bias_of(self), *geometry, name or "none", [], "")
-                return result if name else self._finish(result, residual)
+                name, scalars = _onednn_activation(after) if residual is None else (None, [])
+                result = _onednn_conv2d(input, packed, bias_of(self), *geometry, name or "none", scalars, "")
+                if name:
+                    return result
+                return _finish(result if residual is None else result.add_(residual), None, after)
         return None
-
-    def _finish(self, result: Tensor, residual: Tensor | None) -> Tensor:
-        if residual is not None:
-            result = result + residual
-        if self.activation == "relu" and not result.requires_grad:
-            return result.relu_()
-        return FUNCTIONS[ACTIVATIONS.index(self.activation)](result)
 
     def is_pointwise(self) -> bool:
         return self.kernel_size == self.stride == (1, 1) and self.padding == (0, 0) and fits(self.weight)
 
+    def is_winograd(self) -> bool:
+        """Whether it runs by Winograd's algorithm, where few channels are not worth it."""
+        is_3x3 = self.kernel_size == (3, 3) and self.stride == self.dilation == (1, 1)
+        return is_3x3 and self.in_channels >= _LEAST and fits(self.weight) and self._is_plain()
+
     def is_dense(self) -> bool:
-        """Whether it runs our kernel; where there are many weights oneDNN's is faster."""
+        """Whether it can run our other kernel; where there are many weights oneDNN's is faster."""
         weight = self.weight
         few = weight.numel() < _MANY and fits(weight)
         return few and self.dilation == (1, 1) and self._is_plain()
@@ -180,6 +199,22 @@ class FusedConv2d(Packs, nn.Conv2d):
 
     def extra_repr(self) -> str:
         return super().extra_repr() + (f", activation={self.activation}" if self.activation else "")
+
+
+def _onednn_activation(after: Activation) -> tuple[str | None, list[float]]:
+    """Its name and numbers; None where it is left to us."""
+    kind, slope = after
+    return ("leaky_relu", [slope]) if slope else (_ONEDNN_ACTIVATIONS.get(ACTIVATIONS[kind] or ""), [])
+
+
+def _finish(result: Tensor, residual: Tensor | None, after: Activation) -> Tensor:
+    """What follows a convolution, on its result."""
+    kind, slope = after
+    if residual is not None:
+        result = result + residual
+    if kind == RELU and not slope and not result.requires_grad:
+        return result.relu_()
+    return activate(kind, result, slope)
 
 
 class FusedLinear(Packs, nn.Linear):
@@ -234,8 +269,7 @@ def side_by_side(convolutions: Sequence[nn.Module], input: Tensor) -> Tensor | N
     out = torch.empty(shape, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
     for conv, weights, size in zip(convs, packed, sizes, strict=True):
         window = conv.stride, conv.padding
-        kind = ACTIVATIONS.index(conv.activation)
-        call(_into_op, out, first, input, conv.weight, weights, bias_of(conv), *window, kind)
+        call(_into_op, out, first, input, conv.weight, weights, bias_of(conv), *window, *conv.activates())
         first += size[1]
     return out
 

@@ -76,10 +76,10 @@ def fold_conv_norm(model: M) -> M:
     what comes next...); each may be a grandchild: "conv3.pointwise". A batch norm that comes first is folded: the
     convolution then has its scale in the weight, and a bias. Of what comes next the convolution takes over, in their
     order and up to the first that it cannot, the activation and the channel shuffle that its kernel can do: a
-    :class:`DepthwiseConv2d` and a :class:`FusedConv2d` any activation that they have, a :class:`GroupedConv2dShuffle`
-    ReLU and the shuffle. Every :class:`torch.nn.Conv2d` of one group becomes such a :class:`FusedConv2d`, every
-    grouped 1x1 one a :class:`FusedGroupedConv2d`, every :class:`torch.nn.Linear` a :class:`FusedLinear`, and every
-    :class:`torch.nn.AdaptiveAvgPool2d` a :class:`FusedMean2d`.
+    :class:`DepthwiseConv2d` and a :class:`FusedConv2d` any activation that they have, the latter the leaky ReLU too, a
+    :class:`GroupedConv2dShuffle` ReLU and the shuffle. Every :class:`torch.nn.Conv2d` of one group becomes such a
+    :class:`FusedConv2d`, every grouped 1x1 one a :class:`FusedGroupedConv2d`, every :class:`torch.nn.Linear` a
+    :class:`FusedLinear`, and every :class:`torch.nn.AdaptiveAvgPool2d` a :class:`FusedMean2d`.
 
     An ``nn.Identity`` takes the place of each, so the state dict has no keys of the norm any more. Outputs are those
     of eval mode up to rounding. Norms that depend on the batch (no running statistics) or are no batch norms stay,

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from fastcnn.nn.fused import is_hooked, runs_as_told
+from fastcnn.nn.fused import FusedConv2d, is_hooked, runs_as_told, runs_eagerly, takes
 from fastcnn.nn.layers import BatchNorm2d, Hardswish, ReLU6, normalize
+from fastcnn.ops._convolutions import ACTIVATIONS
 
 # What kernels can do to a result. By exact type: a subclass may compute something else.
 ACTIVATION_OF: dict[type, str] = {
@@ -72,6 +73,33 @@ def run_in_turn(layers: Iterable[nn.Module], input: Tensor) -> Tensor:
         input = left[0](input) if step is None else step(input)
         del left[: count or 1]
     return input
+
+
+def conv_norm_act(
+    conv: nn.Module, norm: nn.Module, act: nn.Module | None, input: Tensor, residual: Tensor | None = None
+) -> Tensor:
+    """``act(norm(conv(input)) + residual)``, of a convolution that ``fuse()`` has prepared in one pass.
+
+    For blocks whose layers are not in a row, as one activation comes after several.
+    """
+    kind = None if act is None else ACTIVATION_OF.get(type(act))
+    if (
+        isinstance(conv, FusedConv2d)
+        and type(norm) is nn.Identity
+        and (act is None or (kind is not None and conv.activation is None))
+        and runs_eagerly()
+        and takes(input, 4, conv.in_channels)
+        and not any(is_hooked(layer) for layer in (conv, norm, act) if layer is not None)
+    ):
+        return conv.run(input, residual, None if act is None else (ACTIVATIONS.index(kind), 0.0))
+    return add_act(norm(conv(input)), act, residual)
+
+
+def add_act(result: Tensor, act: nn.Module | None, residual: Tensor | None) -> Tensor:
+    """``act(result + residual)``; the sum in place of ``result``."""
+    if residual is not None:
+        result += residual
+    return result if act is None else act(result)  # type: ignore[no-any-return]
 
 
 class Steps:

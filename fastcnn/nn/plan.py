@@ -186,7 +186,8 @@ def _dense(conv: FusedConv2d | None) -> tuple[Any, ...] | None:
     """A 1x1 convolution as the op takes it; None if it cannot."""
     if conv is None:
         return None, None, None, 0
-    packed = conv.packed(pack) if conv.is_pointwise() else None
+    kind, slope = conv.activates()
+    packed = conv.packed(pack) if conv.is_pointwise() and not slope else None
     if packed is None:
         return None
-    return conv._parameters["weight"], packed, bias_of(conv), ACTIVATIONS.index(conv.activation)
+    return conv._parameters["weight"], packed, bias_of(conv), kind

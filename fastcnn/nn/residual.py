@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcnn.nn.blocks import ConvNormAct, ModuleFactory, conv2d
+from fastcnn.nn.norms import add_act, conv_norm_act
 
 SHORTCUTS = ("A", "B", "C", None)
 
@@ -78,16 +79,18 @@ class ResidualBlock(nn.Module):
             kernel = 1 if stride == 1 else projection_kernel
             self.downsample = ConvNormAct(in_channels, out_channels, kernel, stride, act=None, **factory)
 
-    def branch(self, input: Tensor) -> Tensor:
+    def branch(self, input: Tensor, act: nn.Module | None = None, residual: Tensor | None = None) -> Tensor:
+        """What is added to the shortcut; or ``act`` of its sum with ``residual``, the shortcut itself."""
         raise NotImplementedError(f"{type(self).__name__} has no branch")
 
     def forward(self, input: Tensor) -> Tensor:
-        out = self.branch(input)
-        if self.squeeze_excite_name is not None:
-            out = getattr(self, self.squeeze_excite_name)(out)
+        shortcut = None
         if self.has_shortcut:
-            out += input if self.downsample is None else self.downsample(input)
-        return self.relu(out)
+            shortcut = input if self.downsample is None else self.downsample(input)
+        if self.squeeze_excite_name is None:
+            return self.branch(input, self.relu, shortcut)
+        out = getattr(self, self.squeeze_excite_name)(self.branch(input))
+        return add_act(out, self.relu, shortcut)
 
 
 class BasicBlock(ResidualBlock):
@@ -118,9 +121,9 @@ class BasicBlock(ResidualBlock):
         self.bn2 = nn.BatchNorm2d(planes, **factory)
         self.add_ends(in_channels, planes, stride, **options, **factory)
 
-    def branch(self, input: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(input)))
-        return self.bn2(self.conv2(out))
+    def branch(self, input: Tensor, act: nn.Module | None = None, residual: Tensor | None = None) -> Tensor:
+        out = conv_norm_act(self.conv1, self.bn1, self.relu, input)
+        return conv_norm_act(self.conv2, self.bn2, act, out, residual)
 
 
 class Bottleneck(ResidualBlock):
@@ -169,10 +172,10 @@ class Bottleneck(ResidualBlock):
         self.bn3 = nn.BatchNorm2d(out_channels, **factory)
         self.add_ends(in_channels, out_channels, stride, **options, **factory)
 
-    def branch(self, input: Tensor) -> Tensor:
-        out = self.relu(self.bn1(self.conv1(input)))
-        out = self.relu(self.bn2(self.conv2(out)))
-        return self.bn3(self.conv3(out))
+    def branch(self, input: Tensor, act: nn.Module | None = None, residual: Tensor | None = None) -> Tensor:
+        out = conv_norm_act(self.conv1, self.bn1, self.relu, input)
+        out = conv_norm_act(self.conv2, self.bn2, self.relu, out)
+        return conv_norm_act(self.conv3, self.bn3, act, out, residual)
 
 
 class ConcatenatedBottleneck(ResidualBlock):
@@ -217,8 +220,9 @@ class ConcatenatedBottleneck(ResidualBlock):
     def add_merge(self, width: int, out_channels: int, **factory: Any) -> None:
         self.conv3 = nn.Conv2d(len(self.paths) * width, out_channels, 1, bias=False, **factory)
 
-    def branch(self, input: Tensor) -> Tensor:
-        return self.bn3(self.conv3(torch.cat([path(input) for path in self.paths], dim=1)))
+    def branch(self, input: Tensor, act: nn.Module | None = None, residual: Tensor | None = None) -> Tensor:
+        paths = torch.cat([path(input) for path in self.paths], dim=1)
+        return conv_norm_act(self.conv3, self.bn3, act, paths, residual)
 
 
 class SplitBottleneck(ConcatenatedBottleneck):
@@ -235,8 +239,8 @@ class SplitBottleneck(ConcatenatedBottleneck):
             assert isinstance(path, nn.Sequential)
             path.append(nn.Conv2d(width, out_channels, 1, bias=False, **factory))
 
-    def branch(self, input: Tensor) -> Tensor:
+    def branch(self, input: Tensor, act: nn.Module | None = None, residual: Tensor | None = None) -> Tensor:
         first, *others = (path(input) for path in self.paths)
         for other in others:
             first = first + other
-        return self.bn3(first)
+        return add_act(self.bn3(first), act, residual)

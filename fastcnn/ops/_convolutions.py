@@ -13,6 +13,7 @@ from fastcnn.kernels._shapes import conv2d_size as conv2d_size  # For layers too
 
 ACTIVATIONS = (None, "relu", "relu6", "hardswish", "silu")  # Numbered as in the kernels.
 FUNCTIONS = (lambda x: x, F.relu, F.relu6, F.hardswish, F.silu)
+RELU = 1  # Which is the leaky ReLU where it has a slope.
 FROM_RESULT = (0, 1, 2)  # Activations whose gradient can be told from their result.
 
 # Whether PyTorch's bfloat16 convolutions have instructions of their own, which our kernels do not use.
@@ -29,9 +30,16 @@ def wide(*tensors: Tensor | None) -> tuple[Tensor | None, ...]:
     return in_float32(*tensors) if first.device.type in ("cpu", "meta") else tensors
 
 
-def activation_backward(activation: int, grad: Tensor, at: Tensor | None) -> Tensor:
+def activate(activation: int, x: Tensor, slope: float = 0.0) -> Tensor:
+    """The activation of that number; ReLU with a slope is the leaky one."""
+    return F.leaky_relu(x, slope) if slope else FUNCTIONS[activation](x)
+
+
+def activation_backward(activation: int, grad: Tensor, at: Tensor | None, slope: float = 0.0) -> Tensor:
     """The gradient before the activation; `at` is its result if that tells (FROM_RESULT), else its input."""
-    if activation == 1:
+    if slope:
+        return torch.ops.aten.leaky_relu_backward(grad, at, slope, True)
+    if activation == RELU:
         return torch.ops.aten.threshold_backward(grad, at, 0)
     if activation == 2:
         return torch.ops.aten.hardtanh_backward(grad, at, 0, 6)

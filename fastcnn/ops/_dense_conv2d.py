@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastcnn.ops import _library
-from fastcnn.ops._convolutions import FUNCTIONS, conv2d_size
+from fastcnn.ops._convolutions import activate, conv2d_size
 from fastcnn.ops.pointwise_conv2d import pack
 
 
@@ -19,25 +19,25 @@ def pack_taps(weight: Tensor) -> Tensor:
     return pack(weight.permute(0, 2, 3, 1))
 
 
-def _reference(input, weight, packed, bias, stride, padding, activation, residual):
+def _reference(input, weight, packed, bias, stride, padding, activation, residual, slope=0.0):
     result = F.conv2d(input, weight, bias, stride, padding)
-    result = FUNCTIONS[activation](result if residual is None else result + residual)
+    result = activate(activation, result if residual is None else result + residual, slope)
     return result.contiguous(memory_format=torch.channels_last)
 
 
-def _fake(input, weight, packed, bias, stride, padding, activation, residual):
+def _fake(input, weight, packed, bias, stride, padding, activation, residual, slope=0.0):
     size = conv2d_size(input, weight, stride, [padding[0]] * 2 + [padding[1]] * 2, [1, 1])
     return torch.empty(size, dtype=input.dtype, device=input.device, memory_format=torch.channels_last)
 
 
-def _reference_into(out, first, input, weight, packed, bias, stride, padding, activation):
-    result = FUNCTIONS[activation](F.conv2d(input, weight, bias, stride, padding))
+def _reference_into(out, first, input, weight, packed, bias, stride, padding, activation, slope=0.0):
+    result = activate(activation, F.conv2d(input, weight, bias, stride, padding), slope)
     out[:, first : first + weight.size(0)].copy_(result)
 
 
 op = _library.define(
     "dense_conv2d(Tensor input, Tensor weight, Tensor packed, Tensor? bias, int[2] stride, SymInt[2] padding, "
-    "int activation, Tensor? residual) -> Tensor",
+    "int activation, Tensor? residual, float slope=0.0) -> Tensor",
     reference=_reference,
     fake=_fake,
     flops=lambda input, weight, *_, out_shape=None, **__: (
@@ -46,7 +46,7 @@ op = _library.define(
 )
 into = _library.define(
     "dense_conv2d_into(Tensor(a!) out, SymInt first, Tensor input, Tensor weight, Tensor packed, Tensor? bias, "
-    "int[2] stride, SymInt[2] padding, int activation) -> ()",
+    "int[2] stride, SymInt[2] padding, int activation, float slope=0.0) -> ()",
     reference=_reference_into,
     fake=lambda *_: None,
 )

@@ -13,8 +13,9 @@ from fastcnn.ops import _checks, _library
 from fastcnn.ops._convolutions import (
     ACTIVATIONS,
     FROM_RESULT,
-    FUNCTIONS,
     HAS_BF16,
+    RELU,
+    activate,
     activation_backward,
     empty,
     in_float32,
@@ -35,6 +36,7 @@ def pointwise_conv2d(
     residual: Tensor | None = None,
     *,
     packed: Tensor | None = None,
+    negative_slope: float = 0.01,
 ) -> Tensor:
     """``activation(conv2d(input, weight, bias) + residual)`` for a 1x1 kernel, in one pass.
 
@@ -43,17 +45,18 @@ def pointwise_conv2d(
             The kernel is made for channels_last, which is kept.
         weight: ``[out, C, 1, 1]`` of the dtype of `input`.
         bias: ``[out]`` or None.
-        activation: None, "relu", "relu6", "hardswish" or "silu".
+        activation: None, "relu", "relu6", "hardswish", "silu" or "leaky_relu".
         residual: ``[N, out, H, W]`` to add before the activation, or None.
         packed: what :func:`pack` gave for these weights, to be spared packing them at every call. Where another kernel
             runs it is not looked at.
+        negative_slope: of the leaky ReLU, 0 to 1.
 
     Returns:
         ``[N, out, H, W]`` of the dtype and memory format of `input`.
 
     Raises:
         TypeError: a tensor that is not floating-point, or tensors of different dtypes.
-        ValueError: shapes that do not fit, an unknown activation, or tensors on two devices.
+        ValueError: shapes that do not fit, an unknown activation, another slope, or tensors on two devices.
 
     Differentiable in input, weight, bias and residual. Sums are in a fixed order: deterministic,
     on the CPU whatever the number of threads. Autocast casts as for a convolution.
@@ -65,17 +68,29 @@ def pointwise_conv2d(
     _checks.floating(_NAME, **given)
     _checks.same_device(_NAME, **given)
     _check_shapes(input, weight, bias, residual, packed)
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"{_NAME}: expected activation to be one of {ACTIVATIONS}, got {activation!r}")
+    kind, slope = number_of(activation, negative_slope)
     dtype = input.dtype
     input, weight, bias, residual = _library.autocast(input, weight, bias, residual)  # type: ignore[assignment]
     if any(t.dtype != input.dtype for t in (weight, bias, residual) if t is not None):
         listed = ", ".join(f"{name} {t.dtype}" for name, t in given.items())
         raise TypeError(f"{_NAME}: expected tensors of one dtype, got {listed}")
-    kind = ACTIVATIONS.index(activation)
     if not fits(weight) or (_library.mode.name == "auto" and _torch_is_faster(input)):
-        return _composed(input, weight, bias, residual, kind)
-    return _library.call(_op, input, weight, bias, residual, kind, packed if input.dtype == dtype else None)
+        return _composed(input, weight, bias, residual, kind, slope)
+    return _library.call(_op, input, weight, bias, residual, kind, packed if input.dtype == dtype else None, slope)
+
+
+def number_of(activation: str | None, negative_slope: float = 0.01) -> tuple[int, float]:
+    """What the op calls the activation: its number, and the slope of ReLU.
+
+    Raises:
+        ValueError: an unknown activation or another slope.
+    """
+    known = (*ACTIVATIONS, "leaky_relu")
+    if activation not in known:
+        raise ValueError(f"{_NAME}: expected activation to be one of {known}, got {activation!r}")
+    if not 0 <= negative_slope <= 1:
+        raise ValueError(f"{_NAME}: expected negative_slope to be between 0 and 1, got {negative_slope}")
+    return (RELU, negative_slope) if activation == "leaky_relu" else (ACTIVATIONS.index(activation), 0.0)
 
 
 def pack(weight: Tensor) -> Tensor:
@@ -115,23 +130,23 @@ def _check_shapes(
         raise ValueError(f"{_NAME}: expected {out * channels} packed weights, got shape {tuple(packed.shape)}")
 
 
-def _composed(input, weight, bias, residual, activation):
+def _composed(input, weight, bias, residual, activation, slope):
     result = F.conv2d(input, weight, bias)
-    return FUNCTIONS[activation](result if residual is None else result + residual)
+    return activate(activation, result if residual is None else result + residual, slope)
 
 
-def _reference(input, weight, bias, residual, activation, packed):
+def _reference(input, weight, bias, residual, activation, packed, slope=0.0):
     x, w, b, r = wide(input, weight, bias, residual)
-    return laid_out(_composed(x, w, b, r, activation), input)
+    return laid_out(_composed(x, w, b, r, activation, slope), input)
 
 
-def _fake(input, weight, bias, residual, activation, packed):
+def _fake(input, weight, bias, residual, activation, packed, slope=0.0):
     return empty((input.size(0), weight.size(0), input.size(2), input.size(3)), input)
 
 
 _op = _library.define(
-    "pointwise_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, int activation, Tensor? packed) "
-    "-> Tensor",
+    "pointwise_conv2d(Tensor input, Tensor weight, Tensor? bias, Tensor? residual, int activation, Tensor? packed, "
+    "float slope=0.0) -> Tensor",
     reference=_reference,
     fake=_fake,
     torch_rule={
@@ -158,7 +173,7 @@ _pack_op = _library.define(
 
 
 def _setup_context(ctx, inputs, output):
-    input, weight, bias, residual, activation, _ = inputs
+    input, weight, bias, residual, activation, _, ctx.slope = inputs
     # Without an activation nothing of the result is needed: what comes next may change it in place.
     rest = () if activation == 0 else (output,) if activation in FROM_RESULT else (bias, residual)
     ctx.save_for_backward(input, weight, *rest)
@@ -172,7 +187,7 @@ def _backward(ctx, grad):
         grad, input, weight, *rest = in_float32(grad, input, weight, *rest)
         rest = [_library.call_backward(_op, input, weight, *rest, 0, None)]
     if ctx.activation:
-        grad = activation_backward(ctx.activation, grad, rest[0])
+        grad = activation_backward(ctx.activation, grad, rest[0], ctx.slope)
     window, needs = ([1, 1], [0, 0], [1, 1], 1, 1), ctx.needs_input_grad
     last = suggest_memory_format(input) == torch.channels_last
     grads = (
@@ -182,7 +197,7 @@ def _backward(ctx, grad):
         grad if needs[3] else None,
     )
     dtype = ctx.saved_tensors[0].dtype
-    return *(g if g is None else g.to(dtype) for g in grads), None, None
+    return *(g if g is None else g.to(dtype) for g in grads), None, None, None
 
 
 _library.autograd(_op, _backward, _setup_context)

@@ -162,7 +162,7 @@ def select(options: argparse.Namespace) -> list[Bench]:
     everything = every(options.device)
     models = [name for given in options.model or () for name in SELECTIONS.get(given, (given,))]
     for kind, names in (("op", options.op), ("network", models)):
-        known = sorted({b.subject for b in everything if b.kind == kind})
+        known = sorted({b.subject for b in everything if (b.kind == "op") == (kind == "op")})
         for name in names or ():
             if name not in known:
                 raise ValueError(f"no {kind} is called {name!r}; there are {', '.join(known)}")
@@ -177,7 +177,7 @@ def select(options: argparse.Namespace) -> list[Bench]:
         and b.direction in (options.direction or USUAL)
     ]
     for name, path in options.weights:
-        if name not in {b.subject for b in chosen if b.kind == "network"}:
+        if name not in {b.subject for b in chosen if b.kind != "op"}:
             raise ValueError(f"no network that is called {name!r}, as in --weights, is to be timed")
         if not Path(path).is_file():
             raise FileNotFoundError(f"no weights file {path!r}")
@@ -211,7 +211,7 @@ def open_image(name: str | None) -> tuple[Tensor, str]:
 
 
 def _has_network(benches: Iterable[Bench]) -> bool:
-    return any(b.kind == "network" for b in benches)
+    return any(b.kind != "op" for b in benches)
 
 
 def _run_all(benches: Sequence[Bench], image: Tensor, options: argparse.Namespace) -> tuple[list[dict[str, Any]], bool]:

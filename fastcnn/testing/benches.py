@@ -1,4 +1,4 @@
-"""What is benched: every layer of every op's spec and every network, in each dtype, layout and direction."""
+"""What is benched: every layer of every op's spec, every classifier, in each dtype, layout and direction; detectors."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import torch
 
 from fastcnn.models import list_models
 from fastcnn.models._lectures_accuracy import ACCURACIES
+from fastcnn.testing.detector_cases import CASES
 from fastcnn.testing.spec import OpSpec
 from fastcnn.testing.specs import SPECS
 
@@ -30,9 +31,10 @@ NETWORK_DTYPES = {"cpu": ("float32",), "cuda": ("float32", "bfloat16")}
 BATCHES = {"cpu": {FORWARD: (1, 16), BOTH: (16,)}, "cuda": {FORWARD: (1, 32), BOTH: (32,)}}
 
 
-# Networks that one name selects: those whose time goes into what fastcnn has kernels for, and those whose accuracy
-# lectures print.
+# Networks that one name selects: detectors, those whose time goes into what fastcnn has kernels for, and those whose
+# accuracy lectures print.
 SELECTIONS: dict[str, tuple[str, ...]] = {
+    "detectors": tuple(CASES),
     "quoted": tuple(accuracy.network for accuracy in ACCURACIES if accuracy.side is None),
     "efficient": (
         "mobilenet_v1",
@@ -51,7 +53,7 @@ SELECTIONS: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Bench:
-    """One comparison: a subject (op or network) on one input. `layout` is empty where the rivals choose their own.
+    """One comparison: a subject (op, network or detector) on one input. `layout` is empty where rivals choose theirs.
 
     `against` is empty where the rivals are what people use today, or "float32": ours, on the same values.
     """
@@ -94,7 +96,7 @@ class Prepared:
 
 def list_benches(device: str = "cpu") -> list[Bench]:
     """Every bench there is for a device type, ops first."""
-    return [*_op_benches(device), *_network_benches(device)]
+    return [*_op_benches(device), *_network_benches(device), *_detector_benches(device)]
 
 
 def half_benches(device: str = "cpu") -> list[Bench]:
@@ -125,6 +127,13 @@ def _network_benches(device: str) -> Iterable[Bench]:
             for direction, batches in BATCHES[torch.device(device).type].items():
                 for batch in batches:
                     yield Bench("network", name, f"batch {batch}", dtype, "", direction, device)
+
+
+def _detector_benches(device: str) -> Iterable[Bench]:
+    if torch.device(device).type == "cpu":
+        for name, cases in CASES.items():
+            for case in cases:
+                yield Bench("detector", name, case.layer, "float32", "", FORWARD, device)
 
 
 # One layer of each op that shows what it is for; the second is for an op whose only rival is its slow reference.

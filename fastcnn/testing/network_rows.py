@@ -67,8 +67,8 @@ def prepare_network(
     x_last = x.contiguous(memory_format=torch.channels_last)
     model = model.to(bench.device, dtype).train(backward)
     twin = plain_torch(model)
-    twin_last = _channels_last(copy.deepcopy(twin))
-    ours = _channels_last(model)
+    twin_last = channels_last(copy.deepcopy(twin))
+    ours = channels_last(model)
     if not backward:
         ours = ours.fuse()
     rows = {"fastcnn": (ours, x_last), "eager": (twin, x), "eager channels_last": (twin_last, x_last)}
@@ -104,17 +104,18 @@ def prepare_network(
     return prepared
 
 
-def plain_torch(model: nn.Module) -> nn.Module:
+def plain_torch(model: nn.Module, keep: tuple[type[nn.Module], ...] = ()) -> nn.Module:
     """A copy in which every layer of ``fastcnn.nn`` is its ``torch.nn`` twin: what people run without this library.
 
-    Squeeze-and-excitation runs layer by layer, and so do batch norms and activations.
+    Squeeze-and-excitation runs layer by layer, and so do batch norms and activations. Layers of the types ``keep`` stay
+    as they are.
 
     Raises:
         TypeError: a layer that has no twin there, as one that also activates or shuffles has none.
     """
     model = copy.deepcopy(model)
     for path, module in model.named_modules():
-        if type(module).__module__ == layers.__name__:
+        if type(module).__module__ == layers.__name__ and not isinstance(module, keep):
             twin = type(module).__mro__[1]
             does_more = getattr(module, "activation", None) or getattr(module, "shuffle_groups", 1) != 1
             if twin is nn.Module or does_more:
@@ -133,7 +134,7 @@ def without_dropout(model: Net) -> Net:
     return model
 
 
-def _channels_last(model: Net) -> Net:
+def channels_last(model: Net) -> Net:
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
 
 

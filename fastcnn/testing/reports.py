@@ -36,8 +36,8 @@ def print_report(report: dict[str, Any]) -> None:
 
 def summaries(results: Sequence[tables.Result]) -> list[str]:
     """Tables of means, of ops and of networks; without those that would only repeat the cases."""
-    kinds = {kind: [result for result in results if result["kind"] == kind] for kind in ("op", "network")}
-    found = [list(tables.means(kinds["op"])), list(rival_means(kinds["network"]))]
+    ops, networks = ([r for r in results if (r["kind"] == "op") is is_op] for is_op in (True, False))
+    found = [list(tables.means(ops)), list(rival_means(networks))]
     return [tables.plain(rows) for rows in found if any(int(row[1]) > 1 for row in rows[1:])]
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fastcnn.testing.benches import Bench, Prepared
+from fastcnn.testing.detector_rows import prepare_detector
 from fastcnn.testing.graphs import measure_apart
 from fastcnn.testing.network_rows import prepare_network
 from fastcnn.testing.op_rows import prepare_op
@@ -27,10 +28,12 @@ def prepare(
     autotune: bool = False,
     weights: Mapping[str, str | PathLike[str]] | None = None,
 ) -> Prepared:
-    """The calls of any bench; arguments and errors of ``prepare_op`` and ``prepare_network``."""
+    """The calls of any bench; arguments and errors of ``prepare_op``, ``prepare_network`` and ``prepare_detector``."""
     torch.compiler.reset()  # Else the second shape of a function compiles to something slower.
     if bench.kind == "op":
         return prepare_op(bench, compile=compile, autotune=autotune)
+    if bench.kind == "detector":
+        return prepare_detector(bench, image, weights=weights)
     return prepare_network(bench, image, compile=compile, runtimes=runtimes, weights=weights)
 
 

@@ -207,6 +207,7 @@ ABSORBED = {
     "one shuffle": (lambda: grouped(ChannelShuffle(4), ChannelShuffle(2)), None, 4, 1),
     "grouped has no silu": (lambda: grouped(nn.SiLU(), ChannelShuffle(4)), None, 1, 2),
     "dense": (lambda: (nn.Conv2d(12, 24, 1), nn.ReLU(), ChannelShuffle(4)), "relu", 1, 1),
+    "dense leaky": (lambda: (nn.Conv2d(12, 24, 3), nn.LeakyReLU(0.2), nn.ReLU()), "leaky_relu", 1, 1),
     "dense silu": (lambda: (nn.Conv2d(12, 24, 3), nn.SiLU()), "silu", 1, 0),
     "padding that is not zeros": (
         lambda: (nn.Conv2d(12, 24, 3, padding_mode="reflect", padding=1), nn.ReLU()),

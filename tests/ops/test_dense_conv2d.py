@@ -23,7 +23,7 @@ SHAPES = {
 }
 
 
-def problem(name, activation=1, bias=True, residual=False):
+def problem(name, activation=1, bias=True, residual=False, slope=0.0):
     (images, channels, filters), side, kernel, stride, padding = SHAPES[name]
     g = torch.Generator().manual_seed(len(name))
 
@@ -33,9 +33,9 @@ def problem(name, activation=1, bias=True, residual=False):
     x = random(images, channels, *side).contiguous(memory_format=torch.channels_last)
     weight = random(filters, channels, *kernel) / (channels * kernel[0] * kernel[1]) ** 0.5
     window = list(stride), list(padding), activation
-    arguments = [x, weight, None, random(filters) if bias else None, *window, None]
+    arguments = [x, weight, None, random(filters) if bias else None, *window, None, slope]
     if residual:
-        arguments[-1] = random(*_reference(*arguments).shape)
+        arguments[7] = random(*_reference(*arguments).shape)
     return arguments
 
 
@@ -43,6 +43,10 @@ def single(arguments):
     arguments = [a.float() if isinstance(a, torch.Tensor) else a for a in arguments]
     arguments[2] = pack_taps(arguments[1])
     return arguments
+
+
+def without_residual(arguments):
+    return [*arguments[:7], arguments[8]]
 
 
 def run(arguments, count=1, call=op.call):
@@ -62,10 +66,10 @@ def test_values_whatever_the_number_of_threads(name, residual):
         assert torch.equal(run(given, count), found), count
 
 
-@pytest.mark.parametrize("activation", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("activation, slope", [(0, 0.0), (1, 0.0), (2, 0.0), (3, 0.0), (4, 0.0), (1, 0.1)])
 @pytest.mark.parametrize("residual", [False, True])
-def test_activations_without_bias(activation, residual):
-    arguments = problem("3x3", activation, bias=False, residual=residual)
+def test_activations_without_bias(activation, slope, residual):
+    arguments = problem("3x3", activation, bias=False, residual=residual, slope=slope)
     torch.testing.assert_close(run(single(arguments)).double(), _reference(*arguments), rtol=1e-4, atol=1e-5)
 
 
@@ -89,7 +93,7 @@ def test_into_writes_its_channels_only(name, first, count):
     filters = wanted.size(1)
     shape = (wanted.size(0), filters + 9, *wanted.shape[2:])
     out = torch.full(shape, 7.0).contiguous(memory_format=torch.channels_last)
-    run([out, first, *given[:-1]], count, into.call)
+    run([out, first, *without_residual(given)], count, into.call)
     assert torch.equal(out[:, first : first + filters], wanted)
     out[:, first : first + filters] = 7
     assert (out == 7).all()
@@ -100,7 +104,7 @@ def test_opcheck(name):
     given = single(problem(name, residual=True))
     torch.library.opcheck(op.call, tuple(given))
     out = torch.zeros(run(given).shape).contiguous(memory_format=torch.channels_last)
-    torch.library.opcheck(into.call, (out, 0, *given[:-1]))
+    torch.library.opcheck(into.call, (out, 0, *without_residual(given)))
 
 
 def test_no_images():
@@ -108,8 +112,9 @@ def test_no_images():
     assert run([given[0][:0], *given[1:]]).shape == (0, 49, 9, 7)
 
 
-def test_nan_stays():
-    given = single(problem("3x3", 2))
+@pytest.mark.parametrize("activation, slope", [(2, 0.0), (1, 0.1)])
+def test_nan_stays(activation, slope):
+    given = single(problem("3x3", activation, slope=slope))
     given[0][1, 3, 4, 4] = torch.nan
     nan = run(given).isnan()
     assert nan[1, :, 3:6, 3:6].all() and nan.sum() == 49 * 9
@@ -128,13 +133,14 @@ BAD = [
     (5, [1, -1], "larger than"),
     (6, 9, "no such activation"),
     (6, -1, "no such activation"),
+    (6, 2, "only ReLU has a slope"),
     (7, torch.ones(2, 49, 9, 8), "residual"),
 ]
 
 
 @pytest.mark.parametrize("at, value, words", BAD)
 def test_refuses(at, value, words):
-    given = single(problem("3x3"))
+    given = single(problem("3x3", slope=0.1 if (at, value) == (6, 2) else 0.0))
     given[at] = value
     with pytest.raises(RuntimeError, match=words) as raised:
         run(given)
@@ -149,5 +155,5 @@ def test_into_refuses(shape, first):
     for layout, at in ((torch.channels_last, first), (torch.contiguous_format, 0)):
         out = torch.zeros(shape).contiguous(memory_format=layout)
         with pytest.raises(RuntimeError, match="expected a channels_last result with room for 49 channels"):
-            run([out, at, *given[:-1]], call=into.call)
+            run([out, at, *without_residual(given)], call=into.call)
         assert not out.any()

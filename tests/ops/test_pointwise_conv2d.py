@@ -112,6 +112,7 @@ def test_gradients_with_packed_weights():
         ({"residual": torch.ones(1, 20, 4, 5)}, ValueError, r"\(1, 20, 4, 5\)"),
         ({"packed": torch.ones(20)}, ValueError, "160 packed weights"),
         ({"activation": "gelu"}, ValueError, "'gelu'"),
+        ({"activation": "leaky_relu", "negative_slope": -0.1}, ValueError, r"between 0 and 1, got -0\.1"),
         ({"weight": torch.ones(20, 8, 1, 1, dtype=torch.float64)}, TypeError, "float64"),
         ({"bias": torch.ones(20, dtype=torch.int64)}, TypeError, "int64"),
         ({"input": None}, TypeError, "NoneType"),

@@ -14,6 +14,7 @@ from fastcnn.models._net import Feature
 from fastcnn.models._preprocess import BICUBIC
 from fastcnn.models._registry import register
 from fastcnn.models.classification.resnet import ResNet, ResNetRow
+from fastcnn.nn.norms import add_act
 from fastcnn.nn.residual import BasicBlock, ResidualBlock
 
 
@@ -64,8 +65,8 @@ class _Stem(nn.Sequential):
 class ReluBasicBlock(BasicBlock):
     """A basic block with a ReLU before its squeeze-excite too, as the weights that timm publishes were trained with."""
 
-    def branch(self, input: Tensor) -> Tensor:
-        return self.relu(super().branch(input))
+    def branch(self, input: Tensor, act: nn.Module | None = None, residual: Tensor | None = None) -> Tensor:
+        return add_act(super().branch(input, self.relu), act, residual)
 
 
 class SENet(ResNet):

@@ -95,10 +95,11 @@ class FeaturePyramid(nn.Module):
         return len(self.inner_blocks) + (len(self.extra_blocks.names) if self.extra_blocks is not None else 0)  # type: ignore[arg-type]
 
     def forward(self, maps: Sequence[Tensor]) -> dict[str, Tensor]:
-        inner = [block(map_) for block, map_ in zip(self.inner_blocks, maps, strict=True)]
-        for index in range(len(inner) - 2, -1, -1):
-            inner[index] = inner[index] + F.interpolate(inner[index + 1], inner[index].shape[2:], mode="nearest")
-        levels = [block(each) for block, each in zip(self.layer_blocks, inner, strict=True)]
+        inner: list[Tensor] = []
+        for block, map_ in zip(reversed(self.inner_blocks), reversed(maps), strict=True):  # type: ignore[call-overload]
+            above = F.interpolate(inner[-1], map_.shape[2:], mode="nearest") if inner else None
+            inner.append(block(map_, above))
+        levels = [block(each) for block, each in zip(self.layer_blocks, reversed(inner), strict=True)]
         result = {str(index): level for index, level in enumerate(levels)}
         if self.extra_blocks is not None:
             result |= zip(self.extra_blocks.names, self.extra_blocks(levels, maps[-1]), strict=True)  # type: ignore[arg-type]

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fastcnn import ops
-from fastcnn.ops._convolutions import ACTIVATIONS, FUNCTIONS
+from fastcnn.ops._convolutions import activate
+from fastcnn.ops.pointwise_conv2d import number_of
 from fastcnn.testing.spec import KINKS, Case, OpSpec, normal, reference_of
 
 
@@ -31,18 +32,13 @@ def _layer(net: str, batch: int, channels: int, out: int, side: int, **more) -> 
 
 def _torch(input: Tensor, weight: Tensor, bias: Tensor | None, activation=None, residual=None) -> Tensor:
     result = F.conv2d(input, weight, bias)
-    return FUNCTIONS[ACTIVATIONS.index(activation)](result if residual is None else result + residual)
+    kind, slope = number_of(activation)
+    return activate(kind, result if residual is None else result + residual, slope)
 
 
 def _overload(x, weight, bias=None, activation=None, residual=None):
-    return torch.ops.fastcnn.pointwise_conv2d.default, (
-        x,
-        weight,
-        bias,
-        residual,
-        ACTIVATIONS.index(activation),
-        None,
-    )
+    kind, slope = number_of(activation)
+    return torch.ops.fastcnn.pointwise_conv2d.default, (x, weight, bias, residual, kind, None, slope)
 
 
 SPEC = OpSpec(
@@ -58,9 +54,11 @@ SPEC = OpSpec(
         _case("relu", (2, 12, 5, 5), 16, activation="relu", no_gradcheck=KINKS),
         _case("relu6", (2, 12, 5, 5), 50, activation="relu6", no_gradcheck=KINKS),
         _case("silu", (2, 12, 7, 5), 49, activation="silu"),
+        _case("leaky relu", (2, 12, 5, 5), 40, activation="leaky_relu", no_gradcheck=KINKS),
         _case("residual", (2, 20, 5, 5), 32, residual=True),
         _case("residual and silu", (1, 10, 4, 4), 60, residual=True, activation="silu"),
         _case("residual and relu", (1, 10, 4, 4), 20, residual=True, activation="relu", no_gradcheck=KINKS),
+        _case("residual and leaky relu", (2, 9, 4, 3), 33, residual=True, activation="leaky_relu", no_gradcheck=KINKS),
         _case("one channel", (2, 1, 4, 4), 18),
         _case("one pixel", (3, 30, 1, 1), 64, bias=False),
         _case("many pixels", (2, 16, 40, 33), 16),

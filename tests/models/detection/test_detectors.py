@@ -275,15 +275,3 @@ def test_published_files_with_old_keys_load(detector, tmp_path):
     torch.save(old, tmp_path / "old.pth")
     loaded = create(detector, weights=tmp_path / "old.pth", frozen_norms=True).state_dict()
     assert all(torch.equal(loaded[key], value) for key, value in state.items())
-
-
-@pytest.mark.parametrize("detector", ["ssdlite320_mobilenet_v2", "dssd321_resnet50"])
-def test_ssd_detects_as_one_graph(detector):
-    net = create(detector, score_threshold=0.0).eval()
-    batch, _, _ = net.transform(images_of((300, 320), (320, 320)))
-    torch._dynamo.reset()
-    with torch.no_grad():
-        wanted = net.detect_padded(batch)
-        found = torch.compile(net.detect_padded, fullgraph=True, backend="aot_eager")(batch)
-    for first, second in zip(wanted, found, strict=True):
-        torch.testing.assert_close(second, first)
