@@ -149,7 +149,11 @@ RECIPES = {
     "retinanet": Recipe(
         network="retinanet_mobilenet_v2_x0_5_fpn", options='{"aspect_ratios": [1.0]}', steps=3000, log_every=50
     ),
-    "fasterrcnn": Recipe(network="fasterrcnn_mobilenet_v2_x0_5_fpn", steps=1500, lr=1e-3, log_every=50),
-    "maskrcnn": Recipe(network="maskrcnn_mobilenet_v2_x0_5_fpn", steps=1000, lr=1e-3, log_every=50, check_every=250),
-    "yolov2": Recipe(network="yolov2_x0_25", options=_YOLO, steps=2500, log_every=50),
+    "fasterrcnn": Recipe(
+        network="fasterrcnn_mobilenet_v2_x0_5_fpn", steps=1200, lr=1e-3, log_every=50, check_every=400
+    ),
+    "maskrcnn": Recipe(
+        network="maskrcnn_mobilenet_v2_x0_5_fpn", steps=1400, batch_size=8, lr=1e-3, log_every=50, check_every=700
+    ),
+    "yolov2": Recipe(network="yolov2_x0_25", options=_YOLO, steps=2200, log_every=50, check_every=1100),
 }
