@@ -142,12 +142,13 @@ _YOLO = json.dumps(
         "priors": [[30, 30], [40, 40], [52, 52], [66, 66], [83, 83]],
     }
 )
+_RETINANET = json.dumps({"aspect_ratios": [1.0]})
 RECIPES = {
     "ssdlite": Recipe(
         network="ssdlite160_mobilenet_v2_x0_35", steps=4000, augment="distort", log_every=50, check_every=1000
     ),
     "retinanet": Recipe(
-        network="retinanet_mobilenet_v2_x0_5_fpn", options='{"aspect_ratios": [1.0]}', steps=3000, log_every=50
+        network="retinanet_mobilenet_v2_x0_5_fpn", options=_RETINANET, steps=1800, log_every=50, check_every=300
     ),
     "fasterrcnn": Recipe(
         network="fasterrcnn_mobilenet_v2_x0_5_fpn", steps=1200, lr=1e-3, log_every=50, check_every=400

@@ -89,7 +89,7 @@ class Trainer:
             show: called after each step with its number, from 1, and what is to be logged of it, which may be nothing.
 
         Returns:
-            ``recipe``, ``parameters``, ``classes``, ``seconds`` in all, ``history`` (for every ``log_every`` steps
+            ``recipe``, ``parameters``, ``classes``, ``seconds`` to the last test, ``history`` (for every ``log_every`` steps
             ``step``, ``seconds``, ``lr``, ``loss`` and each loss by name, means over these steps), ``checks`` (of
             held-out images, see :func:`evaluate`), and ``metrics``, the last of them.
 
@@ -166,7 +166,7 @@ class Trainer:
             "processes": self.processes.world,
             "device": self.device.type,
             "amp": self.amp,
-            "seconds": self.seconds,
+            "seconds": self.checks[-1]["seconds"] if self.checks else self.seconds,
             "history": self.history,
             "checks": self.checks,
             "metrics": self.checks[-1] if self.checks else {},

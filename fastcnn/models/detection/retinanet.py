@@ -180,14 +180,14 @@ ROWS = {
     "retinanet_resnet101_fpn": RetinaNetRow(backbone="resnet101", source=_PAPER.format("ResNet-101")),
     "retinanet_mobilenet_v2_x0_5_fpn": RetinaNetRow(
         backbone="mobilenet_v2_x0_5",
-        features=("features.13", "features.17"),
+        features=("features.6", "features.13", "features.17"),
         channels=64,
         norm_groups=16,
-        anchor_sizes=(24, 48, 96, 192),
+        anchor_sizes=(24, 48, 96, 192, 384),
         preprocess=square(160),
         min_size=160,
         max_size=320,
-        source=_PAPER.format("MobileNetV2, from C4 on, for small machines"),
+        source=_PAPER.format("MobileNetV2, for small machines"),
     ),
 }
 
