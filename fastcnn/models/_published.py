@@ -192,7 +192,7 @@ def find_packaged() -> tuple[str, str]:
         for tag, published in tags.items():
             if published.is_packaged:
                 return name, tag
-    raise ValueError("no weights lie in this package")
+    raise ValueError("no weights lie in this package: name a network")
 
 
 def fetch(published: Published) -> dict[str, Tensor]:
