@@ -1,4 +1,4 @@
-"""The ``fastcnn`` command: ``doctor``, ``models``, ``train`` and ``bench``."""
+"""The ``fastcnn`` command: ``doctor``, ``models``, ``train``, ``detect`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("names", nargs="*", metavar="NAME", help="network to summarise")
     models.set_defaults(run=_models)
 
+    from fastcnn import detect_command
+    from fastcnn.testing.bench_command import add_options, bench
     from fastcnn.train.command import add_options as add_training
 
     training = commands.add_parser(
@@ -54,7 +56,14 @@ def _parser() -> argparse.ArgumentParser:
     add_training(training)
     training.set_defaults(run=_train)
 
-    from fastcnn.testing.bench_command import add_options, bench
+    command = commands.add_parser(
+        "detect",
+        help="find objects in pictures",
+        description="Finds objects in image files, prints a line for each (name, score, corners x1 y1 x2 y2 in pixels) "
+        "and draws them. Without --model and --weights: the small network that comes with the package.",
+    )
+    detect_command.add_options(command)
+    command.set_defaults(run=detect_command.detect)
 
     command = commands.add_parser(
         "bench",

@@ -6,7 +6,8 @@ An item is an image, float32 (3, H, W) in [0, 1], and a target, a dict with torc
 
 from fastcnn.data import transforms
 from fastcnn.data.coco import CocoDetection, coco_results
-from fastcnn.data.images import photograph, read_image
+from fastcnn.data.draw import draw_detections
+from fastcnn.data.images import photograph, read_image, write_image
 from fastcnn.data.proposals import edge_boxes, selective_search
 from fastcnn.data.scenes import Scenes
 from fastcnn.data.shapes import SHAPES
@@ -23,6 +24,7 @@ __all__ = [
     "VOCDetection",
     "coco_results",
     "collate",
+    "draw_detections",
     "edge_boxes",
     "keep_objects",
     "make_target",
@@ -33,4 +35,5 @@ __all__ = [
     "sliding_windows",
     "transforms",
     "warp_crops",
+    "write_image",
 ]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,10 +16,11 @@ from fastcnn.models._extras import extra
 PHOTOGRAPH = "chelsea.png"
 
 
-def read_image(path: str | Path) -> Tensor:
-    """An image file's pixels as RGB: uint8 ``[3, H, W]``; grey is repeated, alpha dropped.
+def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
+    """An image file's pixels as RGB: uint8 ``[3, H, W]``; grey is repeated, alpha dropped, of 16 bits the upper 8 kept.
 
-    An EXIF orientation is not applied: the boxes and masks of VOC and COCO are of the pixels as they are stored.
+    An EXIF orientation is applied only where ``upright``: the boxes and masks of VOC and COCO are of the pixels as they
+    are stored.
 
     Raises:
         ImportError: without Pillow, of the extra ``detection``.
@@ -29,10 +32,44 @@ def read_image(path: str | Path) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"no image file {str(path)!r}")
     try:
-        with pillow.open(path) as image:
-            rgb = image.convert("RGB")
+        with pillow.open(path) as opened:
+            image = extra("PIL.ImageOps", "turning an image", "Pillow").exif_transpose(opened) if upright else opened
+            # Of 16 bits Pillow would make white of all that 8 do not hold.
+            deep = image.mode.startswith("I")
+            whole = pillow.fromarray((np.asarray(image).clip(0, 65535) >> 8).astype(np.uint8)) if deep else image
+            rgb = whole.convert("RGB")
     except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as error:
         raise ValueError(f"{path.name} is no image that Pillow reads: {error}") from None
+    return from_pillow(rgb)
+
+
+def image_suffixes() -> set[str]:
+    """Of files that :func:`write_image` writes, such as ".png"; raises what :func:`read_image` does without Pillow."""
+    pillow = extra("PIL.Image", "writing an image", "Pillow")
+    return {suffix for suffix, kind in pillow.registered_extensions().items() if kind in pillow.SAVE}
+
+
+def write_image(path: str | Path, pixels: Tensor) -> None:
+    """Writes RGB, uint8 ``[3, H, W]``, in the format of the path's suffix.
+
+    Raises:
+        ImportError: without Pillow, of the extra ``detection``.
+        OSError: the file cannot be written.
+        ValueError: a suffix of no format, or a size that the format does not have.
+    """
+    to_pillow(pixels).save(path)
+
+
+def to_pillow(pixels: Tensor) -> Any:
+    """A Pillow image of RGB, uint8 ``[3, H, W]``."""
+    pillow = extra("PIL.Image", "an image", "Pillow")
+    if pixels.dtype != torch.uint8 or pixels.dim() != 3 or pixels.size(0) != 3 or 0 in pixels.shape:
+        raise ValueError(f"pixels must be uint8 (3, H, W), got {pixels.dtype} {tuple(pixels.shape)}")
+    return pillow.fromarray(pixels.permute(1, 2, 0).contiguous().cpu().numpy())
+
+
+def from_pillow(rgb: Any) -> Tensor:
+    """uint8 ``[3, H, W]`` of a Pillow image in RGB."""
     pixels = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8)
     return pixels.reshape(rgb.height, rgb.width, 3).permute(2, 0, 1).contiguous()
 

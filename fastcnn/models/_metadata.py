@@ -53,8 +53,8 @@ def read_metadata(path: str | PathLike[str]) -> Metadata:
         raise ValueError(f"{path.name}: its network must be a name, got {network!r}")
     if not isinstance(options, dict) or any(key in options for key in FORBIDDEN):
         raise ValueError(f"{path.name}: its options must be an object without {', '.join(FORBIDDEN)}, got {options!r}")
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f"{path.name}: its classes must be a list of names, got {classes!r}")
+    if not isinstance(classes, list) or not all(isinstance(name, str) and name.isprintable() for name in classes):
+        raise ValueError(f"{path.name}: its classes must be a list of printable names, got {classes!r}")
     return {"network": network, "options": options, "classes": tuple(classes)}
 
 

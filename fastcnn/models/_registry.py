@@ -175,10 +175,10 @@ def create_from(weights: str | PathLike[str] | None = None, **options: Any) -> C
         name, tag = find_packaged()
         return create(name, weights=tag, **options)
     if is_tag(weights):
-        raise ValueError(f"{str(weights)!r} is a tag: which network's?")
+        raise ValueError(f"{str(weights)!r} is a tag: name its network")
     network = read_metadata(weights)["network"] if Path(weights).suffix == ".safetensors" else None
     if network is None:
-        raise ValueError(f"{Path(weights).name} does not say which network it is of")
+        raise ValueError(f"{Path(weights).name} does not say which network it is of: name it")
     return create(network, weights=weights, **options)
 
 

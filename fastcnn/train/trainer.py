@@ -89,8 +89,8 @@ class Trainer:
             show: called after each step with its number, from 1, and what is to be logged of it, which may be nothing.
 
         Returns:
-            ``recipe``, ``parameters``, ``classes``, ``seconds`` to the last test, ``history`` (for every ``log_every`` steps
-            ``step``, ``seconds``, ``lr``, ``loss`` and each loss by name, means over these steps), ``checks`` (of
+            ``recipe``, ``parameters``, ``classes``, ``seconds`` to the last test, ``history`` (for every ``log_every``
+            steps ``step``, ``seconds``, ``lr``, ``loss`` and each loss by name, means over these steps), ``checks`` (of
             held-out images, see :func:`evaluate`), and ``metrics``, the last of them.
 
         Raises:

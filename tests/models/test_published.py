@@ -13,7 +13,7 @@ import torch
 
 from fastcnn import models
 from fastcnn.models import _registry
-from fastcnn.models._published import PUBLISHED, Published, find_published
+from fastcnn.models._published import PUBLISHED, Published, find_published, locate
 
 SMALL = {"layers": (1, 1, 1, 1), "num_classes": 7}
 NEWER = models.Preprocess(32, crop_pct=0.5)
@@ -245,7 +245,12 @@ TAGS = [(network, tag) for network, tags in PUBLISHED.items() for tag in tags]
 @pytest.mark.parametrize(("network", "tag"), TAGS)
 def test_table(network, tag):
     published = find_published(network, tag)
+    if published.is_packaged:
+        assert models.read_metadata(locate(published))["network"] == network
+        models.create(network, weights=tag)
+        return
     assert re.fullmatch(r"https://download\.pytorch\.org/models/[\w.-]+-[0-9a-f]{8,10}\.pth", published.url)
+    assert len(published.categories) in (0, models.find_entry(network).row.num_classes)
     preprocess = published.preprocess or models.find_entry(network).row.preprocess
     assert preprocess.input_size <= round(preprocess.input_size / preprocess.crop_pct) <= 800
     if network in models.list_models():
