@@ -98,7 +98,7 @@ def _about(result: Mapping[str, Any]) -> str:
     found = result["environment"]
     return (
         f"fastcnn {found['fastcnn']} · torch {found['torch']} · {found['gpu'] or found['cpu'] or found['system']} · "
-        f"{found['threads']} threads · {result['processes']} process{'es' if result['processes'] > 1 else ''}"
+        f"{found['threads']} thread{'s' if found['threads'] > 1 else ''} · {result['processes']} process{'es' if result['processes'] > 1 else ''}"
     )
 
 
