@@ -95,11 +95,15 @@ def _row(result: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _about(result: Mapping[str, Any]) -> str:
-    found = result["environment"]
-    return (
-        f"fastcnn {found['fastcnn']} · torch {found['torch']} · {found['gpu'] or found['cpu'] or found['system']} · "
-        f"{found['threads']} thread{'s' if found['threads'] > 1 else ''} · {result['processes']} process{'es' if result['processes'] > 1 else ''}"
+    found, processes = result["environment"], result["processes"]
+    parts = (
+        f"fastcnn {found['fastcnn']}",
+        f"torch {found['torch']}",
+        found["gpu"] or found["cpu"] or found["system"],
+        f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}",
+        f"{processes} process{'es' if processes > 1 else ''}",
     )
+    return " · ".join(parts)
 
 
 def plot_svg(results: Sequence[Mapping[str, Any]]) -> str:
