@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
 import sys
 
 import pytest
@@ -23,7 +22,9 @@ NAMES = ("__background__", "lamp", "sun")
 
 
 class Finder(models.ConvNet):
-    """Detects the smallest box around bright pixels; its score is their mean brightness, its label 1, or 2 from 0.95."""
+    """Detects the smallest box around bright pixels: its score is their mean brightness, its label 2 above 0.95."""
+
+    classifier_path = ""
 
     def __init__(self, row, *, device=None, dtype=None):
         super().__init__(row)
@@ -224,14 +225,6 @@ def test_errors_are_one_line(arguments, shown, weights, tmp_path, capsys, monkey
     given = [] if {"--weights", "--model"} & {*arguments} else ["--weights", weights]
     status, _, err = run(capsys, *arguments, *given)
     assert status == 2 and len(err.splitlines()) == 1 and shown in err
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_may_not_be_written(weights, tmp_path, capsys):
-    picture().save(tmp_path / "a.png")
-    (tmp_path / "shut").mkdir(mode=0o500)
-    status, _, err = run(capsys, tmp_path / "a.png", "--weights", weights, "--out", tmp_path / "shut" / "b.png")
-    assert status == 2 and "Permission denied" in err and len(err.splitlines()) == 1
 
 
 def test_a_disk_that_is_full(weights, tmp_path, capsys):
