@@ -57,7 +57,7 @@ def test_lines_and_text_grow_with_the_image():
         drawn = draw_detections(image, found([100.0 * scale] * 2 + [200.0 * scale] * 2))
         line = int((drawn[:, 150 * scale, : 150 * scale] != 0).any(0).sum())
         heights.append((line, 100 * scale - changed(image, drawn)[1]))
-    assert heights[0][0] == 1 and heights[1][0] >= 4 and heights[1][1] > 2 * heights[0][1] > 10
+    assert heights[0][0] == 2 and heights[1][0] == 8 and heights[1][1] > 2 * heights[0][1] > 10
 
 
 def test_masks_are_translucent_and_the_surest_is_on_top():
