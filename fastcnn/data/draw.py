@@ -57,7 +57,7 @@ def draw_detections(image: Tensor, detections: Mapping[str, Tensor], classes: Se
         )
     picture = to_pillow(image if "masks" not in detections else _tint(image, detections["masks"], labels))
     pen = extra("PIL.ImageDraw", "drawing", "Pillow").Draw(picture)
-    thickness = max(1, round(min(picture.size) / 250))
+    thickness = max(1, round(min(picture.size) / 150))
     for index in reversed(range(count)):
         colour = label_colour(labels[index])
         x1, y1, x2, y2 = _inside(boxes[index].tolist(), picture.size)
