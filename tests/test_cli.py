@@ -12,6 +12,7 @@ import fastcnn
 from fastcnn.cli import main
 from fastcnn.models import list_models
 from fastcnn.ops import __all__ as OPS
+from fastcnn.testing.detector_cases import CASES
 
 ROOT = Path(__file__).parent.parent
 
@@ -55,10 +56,10 @@ def test_models_summarises(capsys):
     assert "25,557,032" in out and "layer4.2.conv3" in out
 
 
-def test_list_names_every_op_and_classifier(capsys):
+def test_list_names_every_op_and_classifier_and_some_detectors(capsys):
     status, out, _ = run(capsys, "bench", "--list")
     subjects = {line.split(",")[0] for line in out.splitlines()}
-    assert (status, subjects) == (0, {*OPS, *list_models(task="classification")})
+    assert (status, subjects) == (0, {*OPS, *list_models(task="classification"), *CASES})
 
 
 def test_list_obeys_the_selection(capsys):

@@ -58,7 +58,11 @@ def _absorb(conv: Any, after: nn.Module | None) -> bool:
     if isinstance(conv, GroupedConv2dShuffle) and conv.shuffle_groups == 1 and isinstance(after, nn.ChannelShuffle):
         conv.shuffle_groups = after.groups
         return True
-    activation = _ABSORBED.get(type(conv), {}).get(type(after))
+    if type(conv) is FusedConv2d and type(after) is nn.LeakyReLU and 0 <= after.negative_slope <= 1:
+        conv.negative_slope = after.negative_slope if conv.activation is None else conv.negative_slope
+        activation: str | None = "leaky_relu"
+    else:
+        activation = _ABSORBED.get(type(conv), {}).get(type(after))  # type: ignore[arg-type]
     if activation is None or conv.activation is not None:
         return False
     conv.activation = activation

@@ -45,7 +45,10 @@ def train(options: argparse.Namespace, environment: Callable[[], dict[str, Any]]
         raise ValueError(f"which recipe? {', '.join(RECIPES)}, or the name of a detector")
     recipe = change(find_recipe(options.recipe), options.settings)
     folder = Path(options.out or Path("runs") / options.recipe)
-    if (folder / CHECKPOINT).exists() and not options.resume:
+    there = (folder / CHECKPOINT).is_file()
+    if options.resume and not there:
+        raise FileNotFoundError(f"no checkpoint {str(folder / CHECKPOINT)!r} to resume from")
+    if there and not options.resume:
         raise ValueError(f"{folder} has a checkpoint already: --resume goes on from it, --out names another folder")
     processes = Processes.join(options.device)
     try:

@@ -183,7 +183,7 @@ def test_is_the_reference_in_float64(shape, dtype, layout, alpha, gamma, reducti
     assert loss.dtype == grad.dtype == dtype
     assert_close_to(loss, exact, reduction=16)
     assert_close_to(grad, exact_grad, reduction=16)
-    if reduction == "none":
+    if reduction == "none" and 1 not in shape:  # A side of one pixel has any stride.
         assert loss.stride() == torch.empty_like(x).stride()
 
 
