@@ -154,7 +154,7 @@ RECIPES = {
         network="fasterrcnn_mobilenet_v2_x0_5_fpn", steps=1200, lr=1e-3, log_every=50, check_every=400
     ),
     "maskrcnn": Recipe(
-        network="maskrcnn_mobilenet_v2_x0_5_fpn", steps=1400, batch_size=8, lr=1e-3, log_every=50, check_every=700
+        network="maskrcnn_mobilenet_v2_x0_5_fpn", steps=1500, batch_size=8, lr=1e-3, log_every=50, check_every=500
     ),
     "yolov2": Recipe(network="yolov2_x0_25", options=_YOLO, steps=2200, log_every=50, check_every=1100),
 }
