@@ -78,8 +78,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _train(options: argparse.Namespace) -> int:
     from fastcnn.testing.environment import environment
+    from fastcnn.testing.training_page import render
     from fastcnn.train.command import train
 
+    if options.render:
+        print(render(options.render[0], options.render[1:]), end="")
+        return 0
     return train(options, environment)
 
 

@@ -38,7 +38,7 @@ struct DenseConvolution {
     torch::stable::parallel_for(
         0, tasks, grain(2 * images * out_height * out_width * terms * out, tasks), [&](int64_t begin, int64_t end) {
           const auto copy = std::make_unique_for_overwrite<float[]>(copies ? copied : 0);
-          std::vector<int64_t> b_rows;
+          PanelRows b_rows;
           for (int64_t task = begin; task < end; ++task) {
             const int64_t part = task / (images * bands), image = task / bands % images, band = task % bands;
             const int64_t top = out_height * band / bands, bottom = out_height * (band + 1) / bands;
@@ -50,7 +50,7 @@ struct DenseConvolution {
             }
             for (int64_t p = panels.count * part / parts; p < panels.count * (part + 1) / parts; ++p) {
               const int64_t column = panels.begin(p), panel = panels.width(p);
-              if (b_rows.empty() || (terms > 1 && b_rows[1] != panel)) b_rows = evenly_spaced(terms, panel);
+              const int64_t* weight_rows = b_rows.of(terms, panel);
               for (int64_t row = top; row < bottom; ++row) {
                 const Gemm<float> product{out_width,
                                           panel,
@@ -59,7 +59,7 @@ struct DenseConvolution {
                                           stride_w * in,
                                           1,
                                           packed + column * terms,
-                                          b_rows.data(),
+                                          weight_rows,
                                           nullptr,
                                           bias ? bias + column : nullptr,
                                           activation,

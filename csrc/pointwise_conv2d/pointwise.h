@@ -56,6 +56,19 @@ struct Panels {
   int64_t width(int64_t panel) const { return begin(panel + 1) - begin(panel); }
 };
 
+// Where the rows of a panel's weights begin, kept for the next panel, which is mostly as wide.
+class PanelRows {
+ public:
+  const int64_t* of(int64_t terms, int64_t width) {
+    if (width != width_) rows_ = evenly_spaced(terms, width), width_ = width;
+    return rows_.data();
+  }
+
+ private:
+  int64_t width_ = 0;
+  std::vector<int64_t> rows_;
+};
+
 template <typename A>
 void pack(const Panels& panels, const A* weight, A* to) {
   const auto transpose = FASTCNN_SELECT(transpose_into<A, A>);
@@ -95,7 +108,7 @@ struct Pointwise {
     const std::vector<int64_t> out_rows = evenly_spaced(band, out);
     torch::stable::parallel_for(0, tasks, grain(2 * pixels * in * out, tasks), [&](int64_t begin, int64_t end) {
       const auto scratch = std::make_unique_for_overwrite<A[]>(by_panel ? 0 : wide_size(band));
-      std::vector<int64_t> b_rows;
+      PanelRows b_rows;
       for (int64_t task = begin; task < end; ++task) {
         const int64_t block = by_panel ? task % blocks : task;
         const int64_t first = pixels * block / blocks, count = pixels * (block + 1) / blocks - first;
@@ -114,7 +127,7 @@ struct Pointwise {
   void run_pixels(int64_t first, int64_t count) const {
     const int64_t fit = std::max<int64_t>(kBlockElements / panels.in, kTilePixels), blocks = (count + fit - 1) / fit;
     const std::vector<int64_t> out_rows = evenly_spaced((count + blocks - 1) / blocks, panels.out);
-    std::vector<int64_t> b_rows;
+    PanelRows b_rows;
     for (int64_t block = 0; block < blocks; ++block) {
       const int64_t begin = first + count * block / blocks, end = first + count * (block + 1) / blocks;
       for (int64_t p = 0; p < panels.count; ++p) multiply(p, begin, end - begin, x + begin * x_row, out_rows, b_rows);
@@ -125,9 +138,8 @@ struct Pointwise {
   int64_t wide_size(int64_t rows) const { return std::is_same_v<T, A> ? 0 : rows * panels.in; }
 
   void multiply(int64_t p, int64_t first, int64_t count, const A* from, const std::vector<int64_t>& out_rows,
-                std::vector<int64_t>& b_rows) const {
+                PanelRows& b_rows) const {
     const int64_t column = panels.begin(p), width = panels.width(p), at = first * panels.out + column;
-    if (b_rows.empty() || (panels.in > 1 && b_rows[1] != width)) b_rows = evenly_spaced(panels.in, width);
     const auto kernel = FASTCNN_SELECT(gemm<T>);
     const Gemm<A> product{count,
                           width,
@@ -136,7 +148,7 @@ struct Pointwise {
                           std::is_same_v<T, A> ? x_row : panels.in,
                           1,
                           packed + column * panels.in,
-                          b_rows.data(),
+                          b_rows.of(panels.in, width),
                           nullptr,
                           bias ? bias + column : nullptr,
                           activation,

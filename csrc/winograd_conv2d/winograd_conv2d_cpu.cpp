@@ -35,6 +35,7 @@ struct WinogradConvolution {
           const auto given = std::make_unique_for_overwrite<float[]>(kNumbers * each * in);
           const auto made = std::make_unique_for_overwrite<float[]>(kNumbers * each * out);
           std::vector<WinogradTile> places(each);
+          PanelRows b_rows;
           for (int64_t task = begin; task < end; ++task) {
             const int64_t first = tiles * task / tasks, count = tiles * (task + 1) / tasks - first;
             for (int64_t t = 0; t < count; ++t) {
@@ -42,7 +43,7 @@ struct WinogradConvolution {
               forward(places[t], in, given.get() + t * in, each * in);
             }
             for (int64_t i = 0; i < kNumbers; ++i)
-              multiply(panels, count, given.get() + i * each * in, packed + i * in * out, out_rows,
+              multiply(panels, count, given.get() + i * each * in, packed + i * in * out, out_rows, b_rows,
                        made.get() + i * each * out);
             for (int64_t t = 0; t < count; ++t)
               backward(made.get() + t * out, each * out, out, bias, activation, slope, places[t]);
@@ -69,12 +70,10 @@ struct WinogradConvolution {
   }
 
   void multiply(const Panels& panels, int64_t rows, const float* from, const float* weights,
-                const std::vector<int64_t>& out_rows, float* to) const {
+                const std::vector<int64_t>& out_rows, PanelRows& b_rows, float* to) const {
     const auto kernel = FASTCNN_SELECT(gemm<float>);
-    std::vector<int64_t> b_rows;
     for (int64_t p = 0; p < panels.count; ++p) {
       const int64_t column = panels.begin(p), panel = panels.width(p);
-      if (b_rows.empty() || (in > 1 && b_rows[1] != panel)) b_rows = evenly_spaced(in, panel);
       const Gemm<float> product{rows,
                                 panel,
                                 in,
@@ -82,7 +81,7 @@ struct WinogradConvolution {
                                 in,
                                 1,
                                 weights + column * in,
-                                b_rows.data(),
+                                b_rows.of(in, panel),
                                 nullptr,
                                 nullptr,
                                 Activation::none,

@@ -52,7 +52,7 @@ def copy_weights(model: N, state: dict[str, Tensor], name: str) -> N:
 
 def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     """A file's tensors by key, on the CPU. Formats and errors are those of :func:`load_weights`."""
-    readers = {".safetensors": _read_safetensors, ".pth": _read_pickle, ".pt": _read_pickle}
+    readers = {".safetensors": _read_safetensors, ".pth": read_pickle, ".pt": read_pickle}
     if Path(path).suffix not in readers:
         raise ValueError(f"weights must be a {', '.join(readers)} file, got {fspath(path)!r}")
     path = existing_file(path)
@@ -93,7 +93,8 @@ def _read_safetensors(path: Path) -> object:
     return open_safetensors(path, lambda file: {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118
 
 
-def _read_pickle(path: Path) -> object:
+def read_pickle(path: Path) -> object:
+    """What ``torch.save`` wrote of tensors and plain values; a ValueError for anything else."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -45,7 +45,7 @@ def _descendant(module: nn.Module, path: str) -> Any:
 # What a convolution's kernel does to its result.
 _ABSORBED: dict[type, dict[type, str]] = {
     DepthwiseConv2d: ACTIVATION_OF,
-    FusedConv2d: ACTIVATION_OF,
+    FusedConv2d: {**ACTIVATION_OF, nn.LeakyReLU: "leaky_relu"},
     GroupedConv2dShuffle: {nn.ReLU: "relu"},
     FusedGroupedConv2d: {nn.ReLU: "relu"},
 }
@@ -58,14 +58,13 @@ def _absorb(conv: Any, after: nn.Module | None) -> bool:
     if isinstance(conv, GroupedConv2dShuffle) and conv.shuffle_groups == 1 and isinstance(after, nn.ChannelShuffle):
         conv.shuffle_groups = after.groups
         return True
-    if type(conv) is FusedConv2d and type(after) is nn.LeakyReLU and 0 <= after.negative_slope <= 1:
-        conv.negative_slope = after.negative_slope if conv.activation is None else conv.negative_slope
-        activation: str | None = "leaky_relu"
-    else:
-        activation = _ABSORBED.get(type(conv), {}).get(type(after))  # type: ignore[arg-type]
-    if activation is None or conv.activation is not None:
+    activation = _ABSORBED.get(type(conv), {}).get(type(after))  # type: ignore[arg-type]
+    slope = getattr(after, "negative_slope", 0.0)
+    if activation is None or conv.activation is not None or not 0 <= slope <= 1:
         return False
     conv.activation = activation
+    if slope:
+        conv.negative_slope = slope
     return True
 
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from fastcnn import ops
+from fastcnn.nn.layers import RoIPool
 from fastcnn.ops import _checks
 from fastcnn.ops.boxes import bins_of, check_images, rois_of
 from fastcnn.ops.roi_pool import bin_bounds
@@ -134,23 +135,12 @@ def ps_roi_pool(
     return mean.permute(0, 3, 1, 2).to(input.dtype).contiguous()
 
 
-class PSRoIPool(nn.Module):
+class PSRoIPool(RoIPool):
     """Position-sensitive pooling, :func:`ps_roi_pool`, whose results and errors it has: torchvision's PSRoIPool.
 
-    ``forward(input, rois)``: (N, C * height * width, H, W) and boxes to (K, C, height, width).
-
-    Args:
-        output_size: side, or (height, width), of the output in bins.
-        spatial_scale: feature-map pixels per box-coordinate unit, e.g. 1/16 for a map of stride 16.
+    ``forward(input, rois)``: (N, C * height * width, H, W) and boxes to (K, C, height, width). Arguments are those of
+    :class:`RoIPool`.
     """
-
-    def __init__(self, output_size: int | tuple[int, int], spatial_scale: float) -> None:
-        super().__init__()
-        self.output_size = output_size
-        self.spatial_scale = spatial_scale
 
     def forward(self, input: Tensor, rois: Tensor | list[Tensor]) -> Tensor:
         return ps_roi_pool(input, rois, self.output_size, self.spatial_scale)
-
-    def extra_repr(self) -> str:
-        return f"output_size={self.output_size}, spatial_scale={self.spatial_scale}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any
 from fastcnn.models._accounting import count
 from fastcnn.models._lectures import MACS, Quote
 from fastcnn.models._lectures_accuracy import ACCURACIES, Accuracy
+from fastcnn.testing import plots
 from fastcnn.testing.benches import FORWARD
 from fastcnn.testing.pages import about
 from fastcnn.testing.reports import read_report
@@ -115,11 +115,6 @@ def plot_svg(reports: Sequence[Mapping[str, Any]]) -> str:
         ImportError: without matplotlib, of the extra ``plots``.
         ValueError: as :func:`points`.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("the plot needs matplotlib: pip install 'fastcnn[plots]'") from None
     found = points(reports)
     timed = [point for point in found if point.seconds]
     cpu = reports[0]["environment"]["cpu"] or reports[0]["environment"]["system"]
@@ -130,18 +125,15 @@ def plot_svg(reports: Sequence[Mapping[str, Any]]) -> str:
             [(p.label, (p.seconds or 0) * 1e3, p.top1) for p in timed],
         ),
     )
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"svg.hashsalt": "fastcnn", "svg.fonttype": "none", "font.size": _FONT + 1})
-        width, height = _WIDTH + 2 * _MARGIN, len(panels) * (_HEIGHT + _MARGIN)
-        figure = Figure(figsize=(width / 72, height / 72))
+    width, height = _WIDTH + 2 * _MARGIN, len(panels) * (_HEIGHT + _MARGIN)
+
+    def draw(figure: Any) -> None:
         for i, (title, values) in enumerate(panels):
             bottom = height - (i + 1) * (_HEIGHT + _MARGIN) + 0.9 * _MARGIN
             box = (_MARGIN / width, bottom / height, _WIDTH / width, _HEIGHT / height)
             _draw(figure.add_axes(box), title, values)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+    return plots.plot((width / 72, height / 72), _FONT + 1, draw)
 
 
 def _draw(axes: Any, title: str, values: Sequence[tuple[str, float, float]]) -> None:

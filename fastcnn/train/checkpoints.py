@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from fastcnn.models._weights import read_pickle
 
 VERSION = 1
 
@@ -28,12 +29,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise FileNotFoundError(f"no checkpoint {str(path)!r} to resume from")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        content = None
-    except Exception as error:  # A damaged file can raise anything.
-        raise ValueError(f"{path.name} is no readable checkpoint: {str(error).splitlines()[0]}") from None
+    content = read_pickle(path)
     if not isinstance(content, dict) or content.get("version") != VERSION:
         raise ValueError(f"{path.name} is no checkpoint of this version of fastcnn train")
     return content

@@ -11,7 +11,6 @@ from typing import Any
 
 from fastcnn._progress import progress
 from fastcnn.models import save_weights
-from fastcnn.train.page import render
 from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import RECIPES, change, find_recipe
 from fastcnn.train.trainer import AMP, CHECKPOINT, Trainer
@@ -38,23 +37,16 @@ def train(options: argparse.Namespace, environment: Callable[[], dict[str, Any]]
     Raises:
         ValueError, FileNotFoundError, ImportError: in a line, whatever does not fit.
     """
-    if options.render:
-        print(render(options.render[0], options.render[1:]), end="")
-        return 0
     if options.recipe is None:
         raise ValueError(f"which recipe? {', '.join(RECIPES)}, or the name of a detector")
     recipe = change(find_recipe(options.recipe), options.settings)
     folder = Path(options.out or Path("runs") / options.recipe)
-    there = (folder / CHECKPOINT).is_file()
-    if options.resume and not there:
-        raise FileNotFoundError(f"no checkpoint {str(folder / CHECKPOINT)!r} to resume from")
-    if there and not options.resume:
+    if (folder / CHECKPOINT).is_file() and not options.resume:
         raise ValueError(f"{folder} has a checkpoint already: --resume goes on from it, --out names another folder")
     processes = Processes.join(options.device)
     try:
-        trainer = Trainer(recipe, folder, device=options.device, amp=options.amp, processes=processes)
-        if options.resume:
-            trainer.resume()
+        settings = {"device": options.device, "amp": options.amp, "resume": options.resume}
+        trainer = Trainer(recipe, folder, **settings, processes=processes)
         plain = options.plain or not processes.first or not sys.stderr.isatty()
         report = _fit(trainer, plain)
         if processes.first:

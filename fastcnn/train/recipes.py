@@ -133,7 +133,6 @@ def find_recipe(name: str) -> Recipe:
     raise ValueError(f"neither a recipe nor a detector is called {name!r}; {hint}")
 
 
-# On scenes, from random weights; each learns in minutes on two cores.
 # Priors are kmeans_anchors of 400 scenes.
 _YOLO = json.dumps(
     {
@@ -143,6 +142,7 @@ _YOLO = json.dumps(
     }
 )
 _RETINANET = json.dumps({"aspect_ratios": [1.0]})
+# On scenes, from random weights; each learns in minutes on two cores.
 RECIPES = {
     "ssdlite": Recipe(
         network="ssdlite160_mobilenet_v2_x0_35", steps=4000, augment="distort", log_every=50, check_every=1000

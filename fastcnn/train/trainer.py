@@ -33,12 +33,13 @@ class Trainer:
         recipe: what to do.
         folder: where ``checkpoint.pt`` is written; made if it is not there.
         device: as torch's; under ``torchrun``, "cuda" is the process's own GPU.
+        resume: go on from the folder's checkpoint.
         amp: "bfloat16" or "float16": mixed precision by ``torch.autocast``; with float16 the loss is scaled.
         processes: see :class:`Processes`.
 
     Raises:
-        ValueError: a recipe whose network, data or settings do not fit.
-        FileNotFoundError: no such data.
+        ValueError: a recipe whose network, data or settings do not fit; a checkpoint that is damaged or of another.
+        FileNotFoundError: no such data, or no checkpoint.
     """
 
     def __init__(
@@ -48,11 +49,14 @@ class Trainer:
         *,
         device: str = "cpu",
         amp: str = "",
+        resume: bool = False,
         processes: Processes | None = None,
     ) -> None:
         if amp not in AMP:
             raise ValueError(f"amp must be one of {', '.join(filter(None, AMP))}, got {amp!r}")
         self.recipe, self.folder, self.amp = recipe, Path(folder), amp
+        # First, for to open the data takes longer.
+        content = _read(self.folder / CHECKPOINT, recipe) if resume else None
         self.processes = processes or Processes()
         index = f":{self.processes.local}" if device == "cuda" and self.processes.world > 1 else ""
         self.device = torch.device(device + index)
@@ -72,6 +76,8 @@ class Trainer:
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.checks: list[dict[str, Any]] = []
+        if content is not None:
+            self._restore(content)
 
     def _network(self) -> ConvNet:
         recipe = self.recipe
@@ -188,26 +194,23 @@ class Trainer:
         }
         write_checkpoint(self.folder / CHECKPOINT, content)
 
-    def resume(self) -> Trainer:
-        """Goes on from the folder's checkpoint; returns itself.
-
-        Raises:
-            FileNotFoundError: there is none.
-            ValueError: it is damaged, or of another recipe.
-        """
-        content = read_checkpoint(self.folder / CHECKPOINT)
-        now, then = dataclasses.asdict(self.recipe), content["recipe"]
-        changed = [name for name in now if name not in FREE and now[name] != then.get(name)]
-        if changed:
-            name = changed[0]
-            raise ValueError(f"the checkpoint was trained with {name}={then.get(name)}, not {now[name]}")
+    def _restore(self, content: dict[str, Any]) -> None:
         self.net.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.schedule.load_state_dict(content["schedule"])
         self.scaler.load_state_dict(content["scaler"])
         self.step, self.before = content["step"], content["seconds"]
         self.history, self.checks = content["history"], content["checks"]
-        return self
+
+
+def _read(path: Path, recipe: Recipe) -> dict[str, Any]:
+    """A checkpoint of this recipe."""
+    content = read_checkpoint(path)
+    now, then = dataclasses.asdict(recipe), content["recipe"]
+    for name in now:
+        if name not in FREE and now[name] != then.get(name):
+            raise ValueError(f"the checkpoint was trained with {name}={then.get(name)}, not {now[name]}")
+    return content
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from threads import threads
+from packed_ops import assert_values_whatever_the_number_of_threads, in_float32, run
 
 from fastcnn.ops._dense_conv2d import _reference, into, op, pack_taps
 
@@ -40,7 +40,7 @@ def problem(name, activation=1, bias=True, residual=False, slope=0.0):
 
 
 def single(arguments):
-    arguments = [a.float() if isinstance(a, torch.Tensor) else a for a in arguments]
+    arguments = in_float32(arguments)
     arguments[2] = pack_taps(arguments[1])
     return arguments
 
@@ -49,39 +49,30 @@ def without_residual(arguments):
     return [*arguments[:7], arguments[8]]
 
 
-def run(arguments, count=1, call=op.call):
-    with threads(count):
-        return call(*arguments)
-
-
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("name", SHAPES)
 def test_values_whatever_the_number_of_threads(name, residual):
     arguments = problem(name, residual=residual)
     wanted, given = _reference(*arguments), single(arguments)
-    found = run(given)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5)
-    for count in (2, 3):
-        assert torch.equal(run(given, count), found), count
+    assert_values_whatever_the_number_of_threads(op.call, given, wanted)
 
 
 @pytest.mark.parametrize("activation, slope", [(0, 0.0), (1, 0.0), (2, 0.0), (3, 0.0), (4, 0.0), (1, 0.1)])
 @pytest.mark.parametrize("residual", [False, True])
 def test_activations_without_bias(activation, slope, residual):
     arguments = problem("3x3", activation, bias=False, residual=residual, slope=slope)
-    torch.testing.assert_close(run(single(arguments)).double(), _reference(*arguments), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(run(op.call, single(arguments)).double(), _reference(*arguments), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["3x3", "no padding"])
 def test_layouts(name):
     given = single(problem(name))
     x = given[0]
-    wanted = run(given)
+    wanted = run(op.call, given)
     wider = torch.full((x.size(0), x.size(1) + 5, *x.shape[2:]), torch.nan)
     sliced = wider.contiguous(memory_format=torch.channels_last)[:, 2:-3].copy_(x)
     for other in (x.contiguous(), sliced):
-        assert torch.equal(run([other, *given[1:]]), wanted)
+        assert torch.equal(run(op.call, [other, *given[1:]]), wanted)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -89,11 +80,11 @@ def test_layouts(name):
 @pytest.mark.parametrize("name", SHAPES)
 def test_into_writes_its_channels_only(name, first, count):
     given = single(problem(name))
-    wanted = run(given)
+    wanted = run(op.call, given)
     filters = wanted.size(1)
     shape = (wanted.size(0), filters + 9, *wanted.shape[2:])
     out = torch.full(shape, 7.0).contiguous(memory_format=torch.channels_last)
-    run([out, first, *without_residual(given)], count, into.call)
+    run(into.call, [out, first, *without_residual(given)], count)
     assert torch.equal(out[:, first : first + filters], wanted)
     out[:, first : first + filters] = 7
     assert (out == 7).all()
@@ -103,20 +94,20 @@ def test_into_writes_its_channels_only(name, first, count):
 def test_opcheck(name):
     given = single(problem(name, residual=True))
     torch.library.opcheck(op.call, tuple(given))
-    out = torch.zeros(run(given).shape).contiguous(memory_format=torch.channels_last)
+    out = torch.zeros(run(op.call, given).shape).contiguous(memory_format=torch.channels_last)
     torch.library.opcheck(into.call, (out, 0, *without_residual(given)))
 
 
 def test_no_images():
     given = single(problem("3x3"))
-    assert run([given[0][:0], *given[1:]]).shape == (0, 49, 9, 7)
+    assert run(op.call, [given[0][:0], *given[1:]]).shape == (0, 49, 9, 7)
 
 
 @pytest.mark.parametrize("activation, slope", [(2, 0.0), (1, 0.1)])
 def test_nan_stays(activation, slope):
     given = single(problem("3x3", activation, slope=slope))
     given[0][1, 3, 4, 4] = torch.nan
-    nan = run(given).isnan()
+    nan = run(op.call, given).isnan()
     assert nan[1, :, 3:6, 3:6].all() and nan.sum() == 49 * 9
 
 
@@ -143,7 +134,7 @@ def test_refuses(at, value, words):
     given = single(problem("3x3", slope=0.1 if (at, value) == (6, 2) else 0.0))
     given[at] = value
     with pytest.raises(RuntimeError, match=words) as raised:
-        run(given)
+        run(op.call, given)
     assert "\n" not in str(raised.value)
 
 
@@ -155,5 +146,5 @@ def test_into_refuses(shape, first):
     for layout, at in ((torch.channels_last, first), (torch.contiguous_format, 0)):
         out = torch.zeros(shape).contiguous(memory_format=layout)
         with pytest.raises(RuntimeError, match="expected a channels_last result with room for 49 channels"):
-            run([out, at, *without_residual(given)], call=into.call)
+            run(into.call, [out, at, *without_residual(given)])
         assert not out.any()

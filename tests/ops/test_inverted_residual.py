@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from threads import threads
+from packed_ops import assert_values_whatever_the_number_of_threads, in_float32, run
 
 from fastcnn.ops._inverted_residual import _reference, op
 from fastcnn.ops.pointwise_conv2d import pack
@@ -49,16 +49,11 @@ def problem(name, activations=(1, 3, 0), bias=True, residual=False):
 
 
 def single(arguments):
-    arguments = [a.float() if isinstance(a, torch.Tensor) else a for a in arguments]
+    arguments = in_float32(arguments)
     for at in (1, 10):
         if arguments[at] is not None:
             arguments[at + 1] = pack(arguments[at])
     return arguments
-
-
-def run(arguments, count=1):
-    with threads(count):
-        return op.call(*arguments)
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -66,17 +61,13 @@ def run(arguments, count=1):
 def test_values_whatever_the_number_of_threads(name, residual):
     arguments = problem(name, residual=residual and SHAPES[name][0][3] is not None)
     wanted, given = _reference(*arguments), single(arguments)
-    found = run(given)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=1e-5)
-    for count in (2, 3):
-        assert torch.equal(run(given, count), found), count
+    assert_values_whatever_the_number_of_threads(op.call, given, wanted)
 
 
 @pytest.mark.parametrize("activations", [(0, 0, 1), (2, 1, 3), (3, 4, 2), (4, 2, 4)])
 def test_activations_without_biases(activations):
     arguments = problem("in turn", activations, bias=False, residual=True)
-    found = run(single(arguments))
+    found = run(op.call, single(arguments))
     torch.testing.assert_close(found.double(), _reference(*arguments), rtol=1e-4, atol=1e-5)
 
 
@@ -94,7 +85,7 @@ def test_layouts(name, layout):
         other = x[:, :1].expand(x.shape)
         x = other.clone(memory_format=torch.channels_last)
     assert not other.is_contiguous(memory_format=torch.channels_last)
-    assert torch.equal(run([other, *given[1:]]), run([x, *given[1:]]))
+    assert torch.equal(run(op.call, [other, *given[1:]]), run(op.call, [x, *given[1:]]))
 
 
 @pytest.mark.parametrize("name", ["in turn", "no expansion", "no projection", "one pixel"])
@@ -105,13 +96,13 @@ def test_opcheck(name):
 def test_no_images():
     given = single(problem("in turn"))
     given[0] = given[0][:0]
-    assert run(given).shape == (0, 18, 14, 13)
+    assert run(op.call, given).shape == (0, 18, 14, 13)
 
 
 def test_not_finite_stays():
     given = single(problem("banded", (1, 1, 2)))
     given[0][0, 1, 20, 5] = torch.nan
-    nan = run(given).isnan()
+    nan = run(op.call, given).isnan()
     assert nan[:, :, 19:22, 4:7].all() and nan.sum() == 49 * 9
 
 
@@ -139,5 +130,5 @@ def test_refuses(at, value, words):
     given = single(problem("in turn"))
     given[at] = value
     with pytest.raises(RuntimeError, match=words) as raised:
-        run(given)
+        run(op.call, given)
     assert "\n" not in str(raised.value)

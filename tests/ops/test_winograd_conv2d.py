@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from threads import threads
+from packed_ops import assert_values_whatever_the_number_of_threads, in_float32, run
 
 from fastcnn.nn.fused import FusedConv2d
 from fastcnn.ops._winograd_conv2d import _reference, op, pack_tiles
@@ -37,14 +37,9 @@ def problem(name, activation=1, slope=0.0, bias=True, residual=False):
 
 
 def single(arguments):
-    arguments = [a.float() if isinstance(a, torch.Tensor) else a for a in arguments]
+    arguments = in_float32(arguments)
     arguments[2] = pack_tiles(arguments[1])
     return arguments
-
-
-def run(arguments, count=1):
-    with threads(count):
-        return op.call(*arguments)
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -52,25 +47,21 @@ def run(arguments, count=1):
 def test_values_whatever_the_number_of_threads(name, residual):
     arguments = problem(name, residual=residual)
     wanted, given = _reference(*arguments), single(arguments)
-    found = run(given)
-    assert found.is_contiguous(memory_format=torch.channels_last)
-    torch.testing.assert_close(found.double(), wanted, rtol=1e-5, atol=1e-5)
-    for count in (2, 3):
-        assert torch.equal(run(given, count), found), count
+    assert_values_whatever_the_number_of_threads(op.call, given, wanted, rtol=1e-5)
 
 
 @pytest.mark.parametrize("activation, slope", [(0, 0.0), (1, 0.0), (2, 0.0), (3, 0.0), (4, 0.0), (1, 0.1)])
 @pytest.mark.parametrize("residual", [False, True])
 def test_activations_without_bias(activation, slope, residual):
     arguments = problem("odd channels", activation, slope, bias=False, residual=residual)
-    torch.testing.assert_close(run(single(arguments)).double(), _reference(*arguments), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(run(op.call, single(arguments)).double(), _reference(*arguments), rtol=1e-5, atol=1e-5)
 
 
 def test_layouts():
     given = single(problem("odd sides"))
-    wanted, x = run(given), given[0]
+    wanted, x = run(op.call, given), given[0]
     for other in (x.contiguous(), torch.cat([x, x], 1)[:, :16]):
-        assert torch.equal(run([other, *given[1:]]), wanted)
+        assert torch.equal(run(op.call, [other, *given[1:]]), wanted)
 
 
 @pytest.mark.parametrize("name", ["even", "odd channels"])
@@ -80,7 +71,7 @@ def test_opcheck(name):
 
 def test_no_images():
     given = single(problem("even"))
-    assert run([given[0][:0], *given[1:]]).shape == (0, 48, 8, 6)
+    assert run(op.call, [given[0][:0], *given[1:]]).shape == (0, 48, 8, 6)
 
 
 def test_what_is_not_finite_stays_near():
@@ -88,7 +79,7 @@ def test_what_is_not_finite_stays_near():
     for value in (torch.inf, torch.nan):
         given = single(problem("even", 0))
         given[0][1, 3, 4, 4] = value
-        wrong = ~run(given).isfinite()
+        wrong = ~run(op.call, given).isfinite()
         assert wrong[1, :, 3:6, 3:6].all() and not wrong[1, :, :2].any() and not wrong[0].any()
 
 
@@ -110,7 +101,7 @@ def test_refuses(at, value, words):
     given = single(problem("even"))
     given[at] = value
     with pytest.raises(RuntimeError, match=words) as raised:
-        run(given)
+        run(op.call, given)
     assert "\n" not in str(raised.value)
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from fastcnn.testing.environment import environment
+from fastcnn.testing.training_page import page, plot_svg, read_result, render
 from fastcnn.train import RECIPES
-from fastcnn.train.page import page, plot_svg, read_result, render
 
 ROOT = Path(__file__).parents[2]
 RESULT = {
@@ -19,7 +20,7 @@ RESULT = {
     "history": [{"step": 20, "seconds": 40.0, "loss": 2.0}, {"step": 40, "seconds": 80.0, "loss": 1.0}],
     "checks": [{"seconds": 90.0, "mAP": 0.75}],
     "metrics": {"mAP": 0.75, "bbox": {"AP": 0.5}},
-    "environment": {"fastcnn": "1", "torch": "2", "gpu": None, "cpu": "some CPU", "system": "", "threads": 2},
+    "environment": environment() | {"cpu": "some CPU"},
     "command": "fastcnn train one steps=40",
 }
 

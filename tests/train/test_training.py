@@ -58,7 +58,7 @@ def test_goes_on_where_it_stopped_to_the_bit(tmp_path, workers):
     recipe = change(SMALL, [f"workers={workers}"])
     with pytest.raises(Stopped):
         Trainer(recipe, tmp_path / "parts").fit(stop)
-    resumed = Trainer(recipe, tmp_path / "parts").resume()
+    resumed = Trainer(recipe, tmp_path / "parts", resume=True)
     assert resumed.step == 3  # Of the last checkpoint, not of the stop.
     again = resumed.fit()
     for name, value in whole.net.state_dict().items():

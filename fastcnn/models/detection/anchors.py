@@ -71,7 +71,19 @@ class AnchorGenerator:
         return result
 
 
-class DefaultBoxes:
+class _Shaped:
+    """Boxes of the same shapes, (width, height), at every position of a map."""
+
+    def __init__(self, shapes: Sequence[Sequence[Shape]], steps: Sequence[float] | None) -> None:
+        if steps is not None and len(steps) != len(shapes):
+            raise ValueError(f"{type(self).__name__} need a step for each of {len(shapes)} maps, got {len(steps)}")
+        self.shapes, self.steps = tuple(map(tuple, shapes)), None if steps is None else tuple(steps)
+
+    def per_position(self) -> tuple[int, ...]:
+        return tuple(map(len, self.shapes))
+
+
+class DefaultBoxes(_Shaped):
     """SSD's boxes of fixed shapes around the centre of every position: Liu et al., SSD, ECCV 2016, section 2.2.
 
     They are those of float32 whatever the dtype, as torchvision's.
@@ -82,13 +94,7 @@ class DefaultBoxes:
     """
 
     def __init__(self, shapes: Sequence[Sequence[Shape]], steps: Sequence[float] | None = None) -> None:
-        if steps is not None and len(steps) != len(shapes):
-            raise ValueError(f"default boxes need a step for each of {len(shapes)} maps, got {len(steps)}")
-        self.shapes = tuple(map(tuple, shapes))
-        self.steps = steps
-
-    def per_position(self) -> tuple[int, ...]:
-        return tuple(map(len, self.shapes))
+        super().__init__(shapes, steps)
 
     def __call__(self, image_size: tuple[int, int], maps: Sequence[Tensor]) -> list[Tensor]:
         """:meth:`Anchors.__call__`.
@@ -112,24 +118,18 @@ class DefaultBoxes:
         return result
 
 
-class Templates:
+class Templates(_Shaped):
     """Boxes of given shapes at every position, one after the other, whatever the size of the image.
 
     Args:
         shapes: (width, height) of the boxes of each map, in pixels.
-        strides: pixels from one position to the next, of each map.
-        offset: of the first position's centre, in strides.
+        steps: pixels from one position to the next, of each map.
+        offset: of the first position's centre, in steps.
     """
 
-    def __init__(self, shapes: Sequence[Sequence[Shape]], strides: Sequence[int], offset: float = 0.5) -> None:
-        if len(shapes) != len(strides):
-            raise ValueError(f"templates need a stride for each of {len(shapes)} maps, got {len(strides)}")
-        self.shapes = tuple(map(tuple, shapes))
-        self.strides = tuple(strides)
+    def __init__(self, shapes: Sequence[Sequence[Shape]], steps: Sequence[float], offset: float = 0.5) -> None:
+        super().__init__(shapes, steps)
         self.offset = offset
-
-    def per_position(self) -> tuple[int, ...]:
-        return tuple(map(len, self.shapes))
 
     def __call__(self, image_size: tuple[int, int], maps: Sequence[Tensor]) -> list[Tensor]:
         """:meth:`Anchors.__call__`.
@@ -139,8 +139,8 @@ class Templates:
         """
         _check_maps(len(self.shapes), maps)
         result = []
-        for shapes, stride, map_ in zip(self.shapes, self.strides, maps, strict=True):
-            centres = (_grid(map_, stride, stride) + self.offset * stride)[:, None]
+        for shapes, step, map_ in zip(self.shapes, self.steps or (), maps, strict=True):
+            centres = (_grid(map_, step, step) + self.offset * step)[:, None]
             half = centres.new_tensor(shapes) / 2
             result.append(torch.cat((centres - half, centres + half), 2).reshape(-1, 4))
         return result

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet
+from fastcnn.models._net import ConvNet, Row
 from fastcnn.models._registry import create
 from fastcnn.models.detection.pyramid import FeaturePyramid, Subsample
 from fastcnn.nn.frozen import set_norms
+
+# The last stage of a ResNet at the side of the one before, by the "hole algorithm".
+HOLES = (("replace_stride_with_dilation", (False, False, True)),)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneRow(Row):
+    """What the rows of networks on a classifier have.
+
+    Attributes:
+        backbone: name of a classifier.
+        backbone_options: overrides of its row, (name, value).
+        backbone_weights: tag or file of its published weights; see :func:`fastcnn.models.create`.
+        norm_eps, norm_momentum: of its batch norms, where they are not the classifier's.
+        frozen_norms: make constants of them, as is done where weights are published.
+        frozen_stages: features of the backbone, from the stem on, that training leaves as they are.
+    """
+
+    backbone: str
+    backbone_options: tuple[tuple[str, Any], ...] = ()
+    backbone_weights: str | None = None
+    norm_eps: float | None = None
+    norm_momentum: float | None = None
+    frozen_norms: bool = False
+    frozen_stages: int = 0
 
 
 class Stages(nn.Sequential):

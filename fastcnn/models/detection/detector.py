@@ -9,8 +9,9 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Row
+from fastcnn.models._net import ConvNet
 from fastcnn.models._preprocess import IMAGENET, Preprocess
+from fastcnn.models.detection.backbones import BackboneRow
 from fastcnn.models.detection.inputs import check_images, check_targets
 from fastcnn.models.detection.postprocess import Detections
 from fastcnn.models.detection.transform import DetectionTransform, Size, Target
@@ -28,18 +29,12 @@ IMAGENET_800 = square(800)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DetectorRow(Row):
+class DetectorRow(BackboneRow):
     """What every detector's row has.
 
     Attributes:
         num_classes: with the background, which is class 0, as torchvision counts them.
         preprocess: gives mean and deviation of images; and the side of the square that counts are for.
-        backbone: name of a classifier.
-        backbone_options: overrides of its row, (name, value).
-        backbone_weights: tag or file of its published weights; see :func:`fastcnn.models.create`.
-        norm_eps, norm_momentum: of its batch norms, where they are not the classifier's.
-        frozen_norms: make constants of them, as is done where weights are published.
-        frozen_stages: features of the backbone, from the stem on, that training leaves as they are.
         min_size, max_size: see :class:`DetectionTransform`.
         size_divisible: of the sides of a batch.
         score_threshold: detections have a score above this.
@@ -50,13 +45,6 @@ class DetectorRow(Row):
     task: str = "detection"
     num_classes: int = 91
     preprocess: Preprocess = IMAGENET_800
-    backbone: str
-    backbone_options: tuple[tuple[str, Any], ...] = ()
-    backbone_weights: str | None = None
-    norm_eps: float | None = None
-    norm_momentum: float | None = None
-    frozen_norms: bool = False
-    frozen_stages: int = 0
     min_size: int | tuple[int, ...] = 800
     max_size: int = 1333
     size_divisible: int = 32

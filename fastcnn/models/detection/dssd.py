@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from fastcnn.models._net import ConvNet
 from fastcnn.models._registry import register
 from fastcnn.models.detection.anchors import DefaultBoxes, ssd_shapes
-from fastcnn.models.detection.backbones import create_body
+from fastcnn.models.detection.backbones import HOLES, create_body
 from fastcnn.models.detection.detector import square
 from fastcnn.models.detection.multibox import MultiBox, MultiBoxRow, init_xavier
 from fastcnn.nn.blocks import ConvNormAct
-
-_HOLES = (("replace_stride_with_dilation", (False, False, True)),)
 
 
 class Window(NamedTuple):
@@ -41,7 +39,7 @@ class DSSDRow(MultiBoxRow):
     """
 
     num_classes: int = 21
-    backbone_options: tuple[tuple[str, Any], ...] = _HOLES
+    backbone_options: tuple[tuple[str, Any], ...] = HOLES
     features: tuple[str, str] = ("layer2", "layer4")
     windows: tuple[Window, ...]
     deconvolution: bool = True

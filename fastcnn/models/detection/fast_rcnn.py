@@ -44,13 +44,45 @@ class FastRCNNRow(DetectorRow):
     counted: int = 2000
 
 
-class FastRCNN(Detector):
+class ProposalDetector(Detector):
     """``model(images, targets=None, proposals=...)``: as every detector, and with boxes (P, 4) for each image to look
-    at, in its pixels.
+    at, in its pixels. A family implements :meth:`detect`.
 
-    Losses: ``loss_classifier`` and ``loss_box_reg``. Raises a ValueError for proposals that are missing, not one (P, 4)
-    for each image, or not finite.
+    Raises a ValueError for proposals that are missing, not one (P, 4) for each image, or not finite.
     """
+
+    def forward(  # type: ignore[override]
+        self,
+        images: Sequence[Tensor] | Tensor,
+        targets: Sequence[Target] | None = None,
+        *,
+        proposals: Sequence[Tensor],
+    ) -> Losses | Detections:
+        batch, sizes, resized, originals = self.prepare(images, targets)
+        check_proposals(proposals, len(originals))
+        return self.detect(batch, resized_boxes(proposals, batch, originals, sizes), sizes, resized, originals)
+
+    def detect(
+        self,
+        batch: Tensor,
+        boxes: list[Tensor],
+        sizes: list[Size],
+        resized: list[Target] | None,
+        originals: list[Size],
+    ) -> Losses | Detections:
+        """What :meth:`prepare` gives, with boxes in the batch's pixels, to losses or detections."""
+        raise NotImplementedError(f"{type(self).__name__} has no detect")
+
+
+def resized_boxes(
+    boxes: Sequence[Tensor], batch: Sequence[Tensor] | Tensor, originals: Sequence[Size], sizes: Sequence[Size]
+) -> list[Tensor]:
+    """Boxes (P, 4) of each original image in pixels of the batch, and as its pixels are stored."""
+    return [resize_boxes(box.to(batch[0]), *each) for box, *each in zip(boxes, originals, sizes, strict=True)]
+
+
+class FastRCNN(ProposalDetector):
+    """Losses: ``loss_classifier`` and ``loss_box_reg``."""
 
     class_paths = ("roi_heads.box_predictor",)
     classifier_path = "roi_heads.box_predictor.cls_score"
@@ -67,19 +99,6 @@ class FastRCNN(Detector):
         pool = SingleMapPool(row.pooled, self.backbone.strides[0])
         self.roi_heads = RoIHeads(pool, head, predictor, row.regions)
 
-    def forward(  # type: ignore[override]
-        self,
-        images: Sequence[Tensor] | Tensor,
-        targets: Sequence[Target] | None = None,
-        *,
-        proposals: Sequence[Tensor],
-    ) -> Losses | Detections:
-        batch, sizes, resized, originals = self.prepare(images, targets)
-        check_proposals(proposals, len(originals))
-        each = zip(proposals, originals, sizes, strict=True)
-        boxes = [resize_boxes(box.to(batch), old, new) for box, old, new in each]
-        return self.detect(batch, boxes, sizes, resized, originals)
-
     def detect(
         self,
         batch: Tensor,
@@ -88,7 +107,6 @@ class FastRCNN(Detector):
         resized: list[Target] | None,
         originals: list[Size],
     ) -> Losses | Detections:
-        """What :meth:`prepare` gives, with boxes in the batch's pixels, to losses or detections."""
         maps = self.backbone(batch)
         if resized is not None:
             return self.roi_heads.losses(maps, boxes, sizes, resized, self.generator)

@@ -13,35 +13,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Row
+from fastcnn.models._net import ConvNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import find_entry, register
-from fastcnn.models.detection.backbones import create_classifier, init_normal
+from fastcnn.models.detection.backbones import BackboneRow, create_classifier, init_normal
 from fastcnn.models.detection.inputs import check_targets
 from fastcnn.models.detection.single_map import region_head
 from fastcnn.models.detection.transform import resize_boxes
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalizerRow(Row):
-    """A classifier with a second head.
+class LocalizerRow(BackboneRow):
+    """A classifier, which ends in hidden linear layers, with a second head.
 
     Attributes:
-        backbone: name of a classifier that ends in hidden linear layers.
-        backbone_options: overrides of its row, (name, value).
-        backbone_weights: tag or file of its published weights; see :func:`fastcnn.models.create`.
-        norm_eps, norm_momentum, frozen_norms, frozen_stages: as of a detector's row.
         box_weight: of the boxes' loss in the sum of both.
     """
 
     task: str = "localization"
-    backbone: str
-    backbone_options: tuple[tuple[str, Any], ...] = ()
-    backbone_weights: str | None = None
-    norm_eps: float | None = None
-    norm_momentum: float | None = None
-    frozen_norms: bool = False
-    frozen_stages: int = 0
     box_weight: float = 1.0
 
     def __post_init__(self) -> None:

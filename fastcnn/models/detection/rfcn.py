@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.models.detection.anchors import AnchorGenerator
-from fastcnn.models.detection.backbones import Backbone, create_body, init_normal
+from fastcnn.models.detection.backbones import HOLES, Backbone, create_body, init_normal
 from fastcnn.models.detection.detector import DetectorRow, square
 from fastcnn.models.detection.faster_rcnn import RCNN
 from fastcnn.models.detection.roi_heads import RegionRules, RoIHeads
@@ -39,7 +39,7 @@ class RFCNRow(DetectorRow):
     """
 
     preprocess: Preprocess = _600
-    backbone_options: tuple[tuple[str, Any], ...] = (("replace_stride_with_dilation", (False, False, True)),)
+    backbone_options: tuple[tuple[str, Any], ...] = HOLES
     features: tuple[str, str] = ("layer3", "layer4")
     anchor_sizes: tuple[int, ...] = (128, 256, 512)
     rpn_hidden: int = 512

@@ -18,7 +18,8 @@ from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.models.detection.backbones import Backbone, create_classifier, init_normal
 from fastcnn.models.detection.coders import BoxCoder
-from fastcnn.models.detection.detector import Detector, DetectorRow, Losses, square
+from fastcnn.models.detection.detector import DetectorRow, Losses, square
+from fastcnn.models.detection.fast_rcnn import ProposalDetector, resized_boxes
 from fastcnn.models.detection.inputs import check_proposals
 from fastcnn.models.detection.matchers import Matcher
 from fastcnn.models.detection.postprocess import Detections
@@ -33,7 +34,7 @@ from fastcnn.models.detection.region_svms import (
 from fastcnn.models.detection.roi_heads import match_regions, region_detections
 from fastcnn.models.detection.samplers import sample_regions
 from fastcnn.models.detection.single_map import SingleMapPool, region_head
-from fastcnn.models.detection.transform import DetectionTransform, Size, Target, resize_boxes
+from fastcnn.models.detection.transform import DetectionTransform, Size, Target
 from fastcnn.models.detection.windows import warp_crops
 from fastcnn.nn.pooling import SpatialPyramidPool2d
 
@@ -89,16 +90,11 @@ class SPPNetRow(SVMRow):
     size_divisible: int = 1
 
 
-class SVMDetector(Detector):
-    """``model(images, targets=None, proposals=...)``: as every detector, and with boxes (P, 4) for each image to look
-    at, in its pixels.
-
-    Training has three steps. In training mode the call gives ``loss_classifier``, a softmax over classes and
+class SVMDetector(ProposalDetector):
+    """Training has three steps. In training mode the call gives ``loss_classifier``, a softmax over classes and
     background: fine-tuning, on regions drawn from those of all images and of the ground truth, positives from an IoU of
     0.5. Then :meth:`fit` fits SVMs and box regressors to the features; ``state_dict`` has them too. In eval mode the
     margin of an SVM, through a sigmoid, is the score; the regressor moves the box; the softmax is not used.
-
-    Raises a ValueError for proposals that are missing, not one (P, 4) for each image, or not finite.
     """
 
     class_paths = ("cls_score", "svms", "bbox_regressors")
@@ -127,16 +123,14 @@ class SVMDetector(Detector):
         """Flat features (R, D) of all boxes, before the hidden layers."""
         raise NotImplementedError(f"{type(self).__name__} has no pool")
 
-    def forward(  # type: ignore[override]
+    def detect(
         self,
-        images: Sequence[Tensor] | Tensor,
-        targets: Sequence[Target] | None = None,
-        *,
-        proposals: Sequence[Tensor],
+        batch: Tensor,
+        boxes: list[Tensor],
+        sizes: list[Size],
+        resized: list[Target] | None,
+        originals: list[Size],
     ) -> Losses | Detections:
-        batch, sizes, resized, originals = self.prepare(images, targets)
-        check_proposals(proposals, len(originals))
-        boxes = self._resized(batch, proposals, originals, sizes)
         if resized is not None:
             boxes, labels = self.sample(boxes, resized)
             return {"loss_classifier": F.cross_entropy(self.cls_score(self._hidden(batch, boxes, sizes)[1]), labels)}
@@ -174,7 +168,7 @@ class SVMDetector(Detector):
                 self.check_targets([target], originals)
                 check_proposals([proposals], 1)
                 both = torch.cat((target["boxes"].to(proposals), proposals))
-                boxes = self._resized(batch, [both], originals, sizes)
+                boxes = resized_boxes([both], batch, originals, sizes)
                 pooled, hidden = self._hidden(batch, boxes, sizes)
                 regions.append(region_features(hidden, pooled, both, target, self.num_classes - 1, rules))
         finally:
@@ -188,12 +182,6 @@ class SVMDetector(Detector):
     def _hidden(self, batch: Any, boxes: list[Tensor], sizes: Sequence[Size]) -> tuple[Tensor, Tensor]:
         pooled = self.pool(batch, boxes, sizes)
         return pooled, self.box_head(pooled)
-
-    def _resized(
-        self, batch: Any, boxes: Sequence[Tensor], originals: Sequence[Size], sizes: Sequence[Size]
-    ) -> list[Tensor]:
-        each = zip(boxes, originals, sizes, strict=True)
-        return [resize_boxes(box.to(batch[0]), old, new) for box, old, new in each]
 
     def forward_layers(self, input: Tensor) -> dict[str, Tensor]:
         """A batch (N, C, H, W) through every layer, with the row's ``counted`` regions of each image."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from fastcnn.testing import plots
+from fastcnn.testing.pages import about
+from fastcnn.testing.tables import markdown
 
 PAGE = """\
 # Training
@@ -62,14 +65,13 @@ def read_result(name: str) -> dict[str, Any]:
 
 def page(plot: str, results: Mapping[str, Mapping[str, Any]]) -> str:
     """The page of results by the names of their files, beside the plot."""
-    rows = [HEAD, tuple("---" for _ in HEAD), *(_row(result) for result in results.values())]
-    about = dict.fromkeys(_about(result) for result in results.values())
+    made_on = dict.fromkeys(about(result["environment"]) for result in results.values())
     return PAGE.format(
         classes=len(next(iter(results.values()))["classes"]),
-        table="\n".join(f"| {' | '.join(row)} |" for row in rows),
+        table="\n".join(markdown([HEAD, *map(_row, results.values())])),
         plot=plot,
         image=Path(plot).name,
-        environments="\n\n".join(about),
+        environments="\n\n".join(made_on),
         commands="\n".join(f"    {result['command']}" for result in results.values()),
         files=" ".join(results),
     )
@@ -94,33 +96,15 @@ def _row(result: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _about(result: Mapping[str, Any]) -> str:
-    found, processes = result["environment"], result["processes"]
-    parts = (
-        f"fastcnn {found['fastcnn']}",
-        f"torch {found['torch']}",
-        found["gpu"] or found["cpu"] or found["system"],
-        f"{found['threads']} thread{'s' if found['threads'] > 1 else ''}",
-        f"{processes} process{'es' if processes > 1 else ''}",
-    )
-    return " · ".join(parts)
-
-
 def plot_svg(results: Sequence[Mapping[str, Any]]) -> str:
     """Held-out mAP and loss over minutes, a line a result; the same results, the same text.
 
     Raises:
         ImportError: without matplotlib.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("the plot needs matplotlib: pip install 'fastcnn[plots]'") from None
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update({"svg.hashsalt": "fastcnn", "svg.fonttype": "none", "font.size": 8})
-        figure = Figure(figsize=(10, 4), layout="constrained")
+
+    def draw(figure: Any) -> None:
+        figure.set_layout_engine("constrained")
         precision, loss = figure.subplots(1, 2)
         for result in results:
             for axes, entries, key, mark in (
@@ -137,6 +121,5 @@ def plot_svg(results: Sequence[Mapping[str, Any]]) -> str:
         for axes in (precision, loss):
             axes.grid(True, which="both", linewidth=0.3, color="#dddddd")
         precision.legend()
-        file = io.StringIO()
-        figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+
+    return plots.plot((10, 4), 8, draw)
