@@ -36,7 +36,7 @@ def test_templates():
     assert found[1].tolist() == [[4, 7, 12, 9]]
     (corner,) = Templates([[(2, 4)]], (8,), offset=0.0)((16, 24), maps[:1])
     assert corner[1].tolist() == [7, -2, 9, 2]
-    with pytest.raises(ValueError, match="a stride for each of 1 maps, got 2"):
+    with pytest.raises(ValueError, match="a step for each of 1 maps, got 2"):
         Templates([[(2, 4)]], (8, 16))
 
 
