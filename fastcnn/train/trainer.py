@@ -107,14 +107,15 @@ class Trainer:
         model = self.processes.parallel(self.net, self.device)
         loader = training_loader(self.data, recipe, steps, self.processes.rank, self.processes.world)
         sums: dict[str, Tensor] = {}
+        summed = 0  # Fewer than log_every after a stop between two lines.
         model.train()
         for step, (images, targets) in zip(steps, loader, strict=True):
             losses = self._step(model, step, images, targets)
             sums = {name: sums.get(name, 0) + value.detach() for name, value in losses.items()}
-            self.step, line = step + 1, ""
+            self.step, line, summed = step + 1, "", summed + 1
             if self.step % every == 0 or self.step == recipe.steps:
-                line = self._log({name: value.item() / ((step % every) + 1) for name, value in sums.items()})
-                sums = {}
+                line = self._log({name: value.item() / summed for name, value in sums.items()})
+                sums, summed = {}, 0
             last = self.step == recipe.steps
             if last or (recipe.check_every and self.step % recipe.check_every == 0):
                 line = f"{line}  {self.check()}".strip()
