@@ -1,4 +1,4 @@
-"""The ``fastcnn`` command: ``doctor``, ``models``, ``train``, ``detect`` and ``bench``."""
+"""The ``fastcnn`` command: ``doctor``, ``models``, ``train``, ``scenes``, ``detect`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("names", nargs="*", metavar="NAME", help="network to summarise")
     models.set_defaults(run=_models)
 
-    from fastcnn import detect_command
+    from fastcnn import detect_command, scenes_command
     from fastcnn.testing.bench_command import add_options, bench
     from fastcnn.train.command import add_options as add_training
 
@@ -55,6 +55,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     add_training(training)
     training.set_defaults(run=_train)
+
+    command = commands.add_parser(
+        "scenes",
+        help="write generated scenes as files, to train on or to look at",
+        description="Draws scenes of shapes and writes pictures, maps of classes, and boxes and masks as COCO's JSON: "
+        "the same for the same seed.",
+    )
+    scenes_command.add_options(command)
+    command.set_defaults(run=scenes_command.scenes)
 
     command = commands.add_parser(
         "detect",
