@@ -2,7 +2,18 @@
 
 from fastcnn.train.evaluation import evaluate
 from fastcnn.train.losses import classification_loss
+from fastcnn.train.optimizers import RMSprop, reduce_on_plateau
 from fastcnn.train.recipes import RECIPES, Recipe, change, find_recipe
 from fastcnn.train.trainer import Trainer
 
-__all__ = ["RECIPES", "Recipe", "Trainer", "change", "classification_loss", "evaluate", "find_recipe"]
+__all__ = [
+    "RECIPES",
+    "RMSprop",
+    "Recipe",
+    "Trainer",
+    "change",
+    "classification_loss",
+    "evaluate",
+    "find_recipe",
+    "reduce_on_plateau",
+]
