@@ -1,13 +1,16 @@
-"""Data for detectors and segmentation: generated scenes, VOC and COCO folders, augmentation, region proposals.
+"""Data: generated scenes, VOC and COCO folders, augmentation, crops to be judged by, region proposals.
 
 An item is an image, float32 (3, H, W) in [0, 1], and a target, a dict with torchvision's keys; see
 :func:`~fastcnn.data.targets.make_target`. Files, masks of COCO and proposals need the extra ``detection``.
 """
 
 from fastcnn.data import transforms
+from fastcnn.data.augment import Lighting, RandomCrop, RandomResizedCrop, RandomShortestSize, pca_lighting
 from fastcnn.data.coco import CocoDetection, coco_results
+from fastcnn.data.crops import five_crop, googlenet_crops, grid_crop, ten_crop, twelve_crop
 from fastcnn.data.draw import draw_detections
 from fastcnn.data.images import photograph, read_image, write_image
+from fastcnn.data.kornia import Kornia
 from fastcnn.data.proposals import edge_boxes, selective_search
 from fastcnn.data.scenes import Scenes
 from fastcnn.data.shapes import SHAPES
@@ -19,6 +22,11 @@ __all__ = [
     "SHAPES",
     "VOC_CLASSES",
     "CocoDetection",
+    "Kornia",
+    "Lighting",
+    "RandomCrop",
+    "RandomResizedCrop",
+    "RandomShortestSize",
     "Scenes",
     "Target",
     "VOCDetection",
@@ -26,14 +34,20 @@ __all__ = [
     "collate",
     "draw_detections",
     "edge_boxes",
+    "five_crop",
+    "googlenet_crops",
+    "grid_crop",
     "keep_objects",
     "make_target",
     "mask_extents",
+    "pca_lighting",
     "photograph",
     "read_image",
     "selective_search",
     "sliding_windows",
+    "ten_crop",
     "transforms",
+    "twelve_crop",
     "warp_crops",
     "write_image",
 ]
