@@ -1,6 +1,6 @@
 """Networks: ``create`` one of ``list_models``; ``summary`` counts it; ``load_weights`` fills it."""
 
-from fastcnn.models import classification, detection
+from fastcnn.models import classification, detection, generation, restoration
 from fastcnn.models._classes import COCO_CLASSES, COCO_SLOTS, VOC_CLASSES
 from fastcnn.models._metadata import read_metadata
 from fastcnn.models._net import ConvNet, Feature, Row
@@ -41,12 +41,14 @@ __all__ = [
     "create_from",
     "detection",
     "find_entry",
+    "generation",
     "list_models",
     "list_weights",
     "load_weights",
     "read_metadata",
     "read_state_dict",
     "register",
+    "restoration",
     "save_weights",
     "summary",
     "trace_shapes",
