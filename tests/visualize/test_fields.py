@@ -16,7 +16,7 @@ from fastcnn.visualize import receptive_field
         ("zfnet", "pool1", 4, 11),
         ("vgg16", "conv5_3", 16, 196),
         ("vgg16", "pool5", 32, 212),
-        ("lenet5", "conv2", 2, 14),
+        ("lenet5", "s4", 4, 16),
         ("resnet18", "layer4", 32, 435),
         ("resnet50", "layer4", 32, 427),
     ],
@@ -34,12 +34,12 @@ def test_published_sizes(name, layer, stride, size):
     [
         ("alexnet", "pool2", 83),
         ("zfnet", "conv3", 74),
-        ("vgg11_bn", "conv3_2", 48),
-        ("resnet18", "layer1", 64),
+        ("vgg11_bn", "conv3_1", 32),
+        ("resnet18", "layer1", 48),
         ("mobilenet_v2", "features.4", 64),
         ("shufflenet_v2_x0_5", "stage2.1", 64),
-        ("googlenet", "inception3a", 64),
-        ("densenet121", "features.denseblock1.denselayer2", 48),
+        ("googlenet", "inception3a", 48),
+        ("densenet121", "features.denseblock1.denselayer1", 32),
     ],
 )
 def test_a_cell_is_nan_where_its_field_has_a_nan(name, layer, side):
