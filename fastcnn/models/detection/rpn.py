@@ -141,10 +141,10 @@ class RegionProposalNetwork(nn.Module):
         chosen, labels, found, wanted = [], [], [], []
         for index, target in enumerate(targets):
             boxes = target["boxes"].to(anchors.dtype)
-            iou, inside = box_iou(boxes, anchors), None
-            if not self.rules.crossing:
+            iou = box_iou(boxes, anchors)
+            inside = None if self.rules.crossing else is_inside(anchors, limits[index])
+            if inside is not None:
                 # Before the matching: the best anchor of a box is to be one that takes part.
-                inside = is_inside(anchors, limits[index])
                 iou = iou.masked_fill(~inside, 0)
             matches = self.rules.matcher(iou)
             label = (matches >= 0).long() - (matches < NEGATIVE).long()
