@@ -14,12 +14,15 @@ from fastcnn.models._registry import register
 from fastcnn.models.detection.backbones import Backbone, create_classifier, init_normal
 from fastcnn.models.detection.detector import Detector, DetectorRow, Losses, square
 from fastcnn.models.detection.inputs import check_proposals
+from fastcnn.models.detection.matchers import Matcher
 from fastcnn.models.detection.postprocess import Detections
 from fastcnn.models.detection.roi_heads import FastRCNNPredictor, RegionRules, RoIHeads
 from fastcnn.models.detection.single_map import SingleMapPool, region_head
 from fastcnn.models.detection.transform import Size, Target, resize_boxes
 
-_600, SAMPLES_64 = square(600), RegionRules(samples=64)
+_600 = square(600)
+# Section 2.3: regions of an IoU in [0.1, 0.5) are background; equation 3: a line from 1 on.
+SAMPLES_64 = RegionRules(samples=64, matcher=Matcher(0.5, 0.5, least=0.1), turn=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,15 +22,19 @@ class Matcher:
         low: an IoU below this does not; in between an anchor is ignored.
         keep_best: also match the best anchors of each box that any overlaps, all of them where they are equally good,
             with whichever box they overlap most.
+        least: below this IoU, where the image has boxes, an anchor is ignored again.
     """
 
     high: float
     low: float
     keep_best: bool = False
+    least: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.low <= self.high:
             raise ValueError(f"a matcher needs 0 <= low <= high, got low {self.low} and high {self.high}")
+        if not 0 <= self.least <= self.low:
+            raise ValueError(f"a matcher needs 0 <= least <= low, got least {self.least} and low {self.low}")
 
     def __call__(self, iou: Tensor) -> Tensor:
         """(A) int64 of IoU (G, A): the index of a box, or ``NEGATIVE``, or ``IGNORED``; no boxes match none."""
@@ -39,6 +43,7 @@ class Matcher:
         best, matches = iou.max(0)
         result = torch.where(best < self.high, IGNORED, matches)
         result = torch.where(best < self.low, NEGATIVE, result)
+        result = torch.where(best < self.least, IGNORED, result)
         if self.keep_best:
             highest = iou.amax(1, keepdim=True)
             # Of a box that no anchor overlaps all would be the best.

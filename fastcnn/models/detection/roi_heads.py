@@ -20,7 +20,6 @@ from fastcnn.models.detection.samplers import sample_balanced
 from fastcnn.models.detection.transform import Size, Target
 from fastcnn.nn.blocks import ConvNormAct
 
-SMOOTH_L1 = 1 / 9
 MIN_SIDE = 1e-2  # Of a detection, in pixels.
 MATCHER, CODER = Matcher(0.5, 0.5), BoxCoder((10.0, 10.0, 5.0, 5.0))
 
@@ -33,6 +32,7 @@ class RegionRules:
         matcher: of regions.
         samples, positive_fraction: regions of an image in a step of training, and how many are positives at most.
         coder: of boxes.
+        turn: the error of a code from which its loss is a line, and no parabola; torchvision's 1/9 is of the RPN.
         hardest: of the samples of an image, only so many count, those of the largest loss: Shrivastava et al., Training
             Region-based Object Detectors with Online Hard Example Mining, CVPR 2016; None counts all.
     """
@@ -41,6 +41,7 @@ class RegionRules:
     samples: int = 512
     positive_fraction: float = 0.25
     coder: BoxCoder = CODER
+    turn: float = 1 / 9
     hardest: int | None = None
 
 
@@ -154,7 +155,7 @@ class RoIHeads(nn.Module):
         positive = (labels > 0).nonzero()[:, 0]
         codes = codes[positive, labels[positive] if codes.size(1) > 1 else 0]
         wanted = self.rules.coder.encode(_matched(targets, regions).to(boxes.dtype)[positive], boxes[positive])
-        found = F.smooth_l1_loss(codes.to(wanted.dtype), wanted, beta=SMOOTH_L1, reduction="none").sum(1)
+        found = F.smooth_l1_loss(codes.to(wanted.dtype), wanted, beta=self.rules.turn, reduction="none").sum(1)
         box_loss = found.new_zeros(len(labels)).index_add(0, positive, found)
         entropy = F.cross_entropy(logits, labels, reduction="none")
         if self.rules.hardest is not None:

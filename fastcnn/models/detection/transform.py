@@ -13,6 +13,7 @@ from torch import Tensor
 from fastcnn.models.detection.masks import paste_masks
 
 Size = tuple[int, int]  # Height and width.
+LEAST = 32  # Pixels of a side of a batch: of fewer, the deepest map of a backbone would have none.
 Target = dict[str, Tensor]
 
 
@@ -37,7 +38,7 @@ class DetectionTransform:
         min_size: of the shorter side; training draws one of several for each image, inference takes the last.
         max_size: of the longer side.
         mean, std: per channel, of pixels in [0, 1].
-        size_divisible: the sides of the batch are multiples of this.
+        size_divisible: the sides of the batch are multiples of this, and at least 32, which every backbone takes.
         fixed_size: (height, width) of every image, whatever its own, in place of the first two.
     """
 
@@ -101,7 +102,7 @@ class DetectionTransform:
     def pad(self, images: list[Tensor]) -> Tensor:
         """One batch of images (C, Hi, Wi)."""
         sides = [max(image.shape[axis] for image in images) for axis in (1, 2)]
-        sides = [-(-side // self.size_divisible) * self.size_divisible for side in sides]
+        sides = [-(-max(side, LEAST) // self.size_divisible) * self.size_divisible for side in sides]
         batch = images[0].new_zeros((len(images), images[0].size(0), *sides))
         for place, image in zip(batch, images, strict=True):
             place[:, : image.size(1), : image.size(2)].copy_(image)

@@ -174,6 +174,34 @@ def test_unusual_targets_and_images(detector):
         assert [tuple(each["landmarks"].shape) for each in nothing] == [(0, 5, 2)] * 3
 
 
+@pytest.mark.parametrize("detector", slow_unless(TYPICAL))
+def test_losses_fall(detector):
+    """A step down the gradient, by which the loss would fall by a fiftieth if it were a plane."""
+    net = create(detector)
+    images = images_of((80, 96), (64, 64))
+    targets, totals = targets_of(images), []
+    for _ in range(2):
+        net.generator = torch.Generator().manual_seed(0)
+        totals.append(sum(run(net, images, targets).values()))
+        if len(totals) == 1:
+            parameters = [p for p in net.parameters() if p.requires_grad]
+            grads = torch.autograd.grad(totals[0], parameters)
+            length = totals[0].detach() / 50 / sum(grad.square().sum() for grad in grads)
+            with torch.no_grad():
+                for parameter, grad in zip(parameters, grads, strict=True):
+                    parameter -= length * grad
+    assert totals[1] < 0.995 * totals[0], totals
+
+
+def test_thin_images_of_networks_that_pad_nothing():
+    """ZF's pools take away more pixels than a thin image has: it is padded."""
+    few = EXPECTED["fasterrcnn_zf"].small | {"backbone_options": (("hidden", 64),), "max_size": 256}
+    net = models.create("fasterrcnn_zf", **few).eval()
+    with torch.inference_mode():
+        found = net(images_of((1, 4000), (4000, 1)))
+    assert all(torch.isfinite(each["boxes"]).all() for each in found)
+
+
 def test_a_generator_fixes_what_training_samples():
     net, images = create("fasterrcnn_resnet50_fpn", frozen_norms=True), images_of((80, 96))
     losses = []
