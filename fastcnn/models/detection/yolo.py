@@ -18,6 +18,7 @@ from fastcnn.models.classification.darknet import Darknet
 from fastcnn.models.detection.yolo_boxes import Truth, place_images, place_targets
 
 Y = TypeVar("Y", bound="YOLO")
+BATCHES_OF_A_SIZE = 10
 
 
 # Darknet takes pixels in [0, 1] as they are.
@@ -85,6 +86,7 @@ class YOLO(Darknet):
 
     Attributes:
         size: of the square input, but not where training draws it; may be set to any multiple of ``stride``.
+        batches_seen: in training; the size that is drawn for ten of them depends on it alone. Not in the state dict.
         stride: input pixels per cell of the coarsest grid.
         predictors: paths of the layers whose outputs are the predictions.
     """
@@ -98,7 +100,7 @@ class YOLO(Darknet):
 
     def __init__(self, row: YOLORow) -> None:
         super().__init__(row)
-        self.size = self.preprocess.input_size
+        self.size, self.batches_seen = self.preprocess.input_size, 0
 
     def add_backbone(self, backbone: nn.Module, chain: Sequence[Feature], path: str = "") -> None:
         """Adds the child ``backbone``; ``path`` comes before the paths in ``chain``."""
@@ -234,8 +236,7 @@ class YOLO(Darknet):
         sizes = self.training_sizes()
         if len(sizes) == 1:
             return sizes[0]
-        batches, size = self.__dict__.get("_drawn", (0, 0))
-        if batches % 10 == 0:
-            size = sizes[int(torch.randint(len(sizes), ()))]
-        self.__dict__["_drawn"] = (batches + 1, size)
-        return size
+        # From the count alone, so that all processes draw the same, and a run that goes on what it would have drawn.
+        draws = torch.Generator().manual_seed(self.batches_seen // BATCHES_OF_A_SIZE)
+        self.batches_seen += 1
+        return sizes[int(torch.randint(len(sizes), (), generator=draws))]

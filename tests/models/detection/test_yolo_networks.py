@@ -157,3 +157,8 @@ def test_multi_scale_draws_a_size_for_ten_batches(monkeypatch):
     runs = [set(seen[start : start + 10]) for start in range(0, 200, 10)]
     assert all(len(run) == 1 for run in runs)
     assert set.union(*runs) == {(64, 64), (96, 96), (128, 128)}
+    whole, net.batches_seen = seen[95:125], 95
+    seen.clear()
+    for _ in range(30):
+        net(images, targets)
+    assert seen == whole, "a run that goes on draws what it would have drawn"
