@@ -75,6 +75,11 @@ def test_rpn_matching():
     assert Matcher(0.5, 0.5)(iou).tolist() == [0, 0, NONE, NONE, NONE]
 
 
+def test_a_box_that_no_anchor_overlaps_has_no_best_anchor():
+    iou = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.2, 0.0]])
+    assert Matcher(0.7, 0.3, keep_best=True)(iou).tolist() == [NONE, 1, NONE]
+
+
 @pytest.mark.parametrize("matcher", [Matcher(0.7, 0.3, keep_best=True), SSDMatcher()])
 def test_nothing_to_match(matcher):
     assert matcher(torch.empty(0, 3)).tolist() == [NONE] * 3
