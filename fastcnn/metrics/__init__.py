@@ -1,4 +1,4 @@
-"""How good networks are: top-k errors, maps of classes, VOC's average precision, COCO's for boxes and masks; PSNR, SSIM."""
+"""How good networks are: top-k errors, maps of classes, average precision of boxes and masks, PSNR and SSIM."""
 
 from fastcnn.metrics.classification import TopK, topk_error
 from fastcnn.metrics.coco import CocoMetrics
