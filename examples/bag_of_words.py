@@ -90,14 +90,12 @@ def main(step: int = 48, count: int = 60) -> dict[str, float]:
         needed = "scikit-image and scikit-learn: pip install 'fastcnn[bench,examples]'"
         raise SystemExit(f"this example needs {needed}") from error
     pieces = [[p for name in PHOTOGRAPHS for p in squares(name, half, step)] for half in (0, 1)]
-    labels = [
-        np.array([i for i, name in enumerate(PHOTOGRAPHS) for _ in squares(name, half, step)]) for half in (0, 1)
-    ]
+    labels = [np.array([i for i, name in enumerate(PHOTOGRAPHS) for _ in squares(name, half, step)]) for half in (0, 1)]
     found = [[sift(rgb2gray(piece)) for piece in half] for half in pieces]
     every = np.concatenate([each.values for each in found[0]])
     words = KMeans(count, n_init=1, random_state=0).fit(every).cluster_centers_
     smaller = PCA(16, random_state=0).fit(every)
-    mixture = learn_gmm(smaller.transform(every), n_modes=8, gm_args={"random_state": 0})
+    mixture = learn_gmm(smaller.transform(every), n_modes=8, gm_args={"covariance_type": "diag", "random_state": 0})
 
     def fisher(each: Descriptors) -> np.ndarray:
         if not len(each.values):

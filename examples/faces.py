@@ -17,9 +17,7 @@ class Eigenfaces:
 
     def __init__(self, images: Tensor, components: int) -> None:
         if not 1 <= components <= min(len(images), images[0].numel()):
-            raise ValueError(
-                f"components must be from 1 to {min(len(images), images[0].numel())}, got {components}"
-            )
+            raise ValueError(f"components must be from 1 to {min(len(images), images[0].numel())}, got {components}")
         flat = images.flatten(1).double()
         self.shape, self.mean = images.shape[1:], flat.mean(0)
         self.basis = torch.linalg.svd(flat - self.mean, full_matrices=False).Vh[:components]
@@ -53,8 +51,8 @@ def rectangles(images: np.ndarray, kinds: tuple[str, ...], chosen: np.ndarray | 
 
 def viola_jones(train: np.ndarray, labels: np.ndarray, candidates: int = 3000, rounds: int = 20):
     """Boosted stumps, and the numbers of the rectangles they look at among ``candidates`` drawn ones."""
-    from sklearn.ensemble import AdaBoostClassifier
     from skimage.feature import haar_like_feature_coord
+    from sklearn.ensemble import AdaBoostClassifier
 
     total = len(haar_like_feature_coord(train.shape[2], train.shape[1], list(KINDS))[1])
     drawn = np.sort(np.random.default_rng(0).choice(total, min(candidates, total), replace=False))

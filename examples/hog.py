@@ -27,7 +27,7 @@ EPSILON = 1e-4  # Of squared pixels in [0, 1]: what is fainter is not blown up.
 
 
 def hog_directly(image: np.ndarray, cell: int = 5) -> np.ndarray:
-    """(H, W) in [0, 1] to (18, H // cell, W // cell), pixel by pixel; the gradient at the border is of zeros outside."""
+    """(H, W) in [0, 1] to (18, H // cell, W // cell), pixel by pixel; outside are zeros."""
     padded = np.pad(np.asarray(image, np.float64), 1)
     rows, columns = image.shape[0] // cell, image.shape[1] // cell
     cells = np.zeros((DIRECTIONS, rows, columns))
@@ -81,7 +81,7 @@ def local_maxima(scores: Tensor, threshold: float) -> Tensor:
 def detect(
     image: Tensor, template: Tensor, bias: float, *, cell: int = 5, scales: int = 10, threshold: float = 0.0
 ) -> list[tuple[float, tuple[int, int, int, int]]]:
-    """Scores and corners (x1, y1, x2, y2) in an image (1, H, W), the best first; each level is 2^(1/4) times smaller."""
+    """Scores and corners (x1, y1, x2, y2) in an image (1, H, W), the best first; levels shrink by 2^(1/4)."""
     found, hog = [], HOG(cell)
     height, width = image.shape[1:]
     for level in range(scales):

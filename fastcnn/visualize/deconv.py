@@ -16,9 +16,7 @@ from fastcnn.visualize._layers import check, check_channel, path_of
 Undo = Callable[[Tensor], Tensor]
 
 
-def deconvnet(
-    net: ConvNet, input: Tensor, layer: str, channel: int, position: tuple[int, int] | None = None
-) -> Tensor:
+def deconvnet(net: ConvNet, input: Tensor, layer: str, channel: int, position: tuple[int, int] | None = None) -> Tensor:
     """The pattern in the input that made one activation: all others of its layer are set to 0, and the layers below are
     passed backwards. Max pooling puts values where the maxima were (its switches), ReLUs rectify what comes back,
     convolutions apply their transposed filters, without biases, batch norms their scale; local response normalisation,
