@@ -16,9 +16,7 @@ from fastcnn.visualize._layers import check, check_channel, path_of
 Undo = Callable[[Tensor], Tensor]
 
 
-def deconvnet(
-    net: ConvNet, input: Tensor, layer: str, channel: int, position: tuple[int, int] | None = None
-) -> Tensor:
+def deconvnet(net: ConvNet, input: Tensor, layer: str, channel: int, position: tuple[int, int] | None = None) -> Tensor:
     """The pattern in the input that made one activation: all others of its layer are set to 0, and the layers below are
     passed backwards. Max pooling puts values where the maxima were (its switches), ReLUs rectify what comes back,
     convolutions apply their transposed filters, without biases, batch norms their scale; local response normalisation,
@@ -122,6 +120,8 @@ def unpool(values: Tensor, switches: Tensor, size: tuple[int, int]) -> Tensor:
 def _conv(conv: nn.Conv2d, input: Tensor) -> tuple[Tensor, Undo]:
     if conv.padding_mode != "zeros" or isinstance(conv.padding, str):
         raise ValueError(f"deconvnet has no way back through padding {conv.padding_mode!r}, {conv.padding!r}")
+    if getattr(conv, "activation", None) or getattr(conv, "shuffle_groups", 1) != 1:
+        raise ValueError(f"deconvnet has no way back through {conv}, which is more than a convolution")
     shape, options = input.shape, (conv.stride, conv.padding, conv.dilation, conv.groups)
     return conv(input), lambda signal: torch.nn.grad.conv2d_input(shape, conv.weight, signal, *options)
 
@@ -151,6 +151,8 @@ def _pass(module: nn.Module, input: Tensor) -> tuple[Tensor, Undo]:
 
 _STEPS: dict[type[nn.Module], Callable[[Any, Tensor], tuple[Tensor, Undo]]] = {
     nn.Conv2d: _conv,
+    layers.GroupedConv2dShuffle: _conv,
+    layers.PointwiseConv2d: _conv,
     nn.MaxPool2d: _pool,
     nn.BatchNorm2d: _norm,
     layers.BatchNorm2d: _norm,

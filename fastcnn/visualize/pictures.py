@@ -38,9 +38,7 @@ def overlay(image: Tensor, heat: Tensor, opacity: float = 0.5) -> Tensor:
         raise ValueError(f"image must be uint8 (3, H, W), got {image.dtype} {tuple(image.shape)}")
     if heat.dim() != 2 or not 0 <= opacity <= 1:
         raise ValueError(f"heat must be (h, w) and opacity in [0, 1], got {tuple(heat.shape)}, {opacity}")
-    stretched = F.interpolate(
-        heat.detach().float()[None, None], image.shape[1:], mode="bilinear", align_corners=False
-    )
+    stretched = F.interpolate(heat.detach().float()[None, None], image.shape[1:], mode="bilinear", align_corners=False)
     colours = colour_map(stretched[0, 0]).float().to(image.device)
     return torch.lerp(image.float(), colours, opacity).round().to(torch.uint8)
 

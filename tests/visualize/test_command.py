@@ -19,6 +19,7 @@ def files(tmp_path):
     with torch.no_grad():
         net.features[0].weight[7] = 0
         net.features[0].weight[7, 0, 1, 1] = 1
+        net.features[0].bias[7] = 0
     weights = tmp_path / "small.safetensors"
     models.save_weights(net, weights, network="vgg11", classes=("cat", "dog", "cow"))
     images = [tmp_path / f"{index}.png" for index in range(4)]
@@ -70,8 +71,8 @@ def test_deconvnet(files, tmp_path, capsys):
     out = tmp_path / "what.png"
     arguments = ("--weights", weights, "--out", out, "--layer", "conv1_1", "--channel", 7)
     assert run(capsys, "deconvnet", images[2], *arguments) == (0, f"{images[2]}: channel 7 of conv1_1\n", "")
-    found = read_image(out)[:, :, 34:66]
-    assert (found[0] == 255).sum() == 1 and (found[1:, 1:33] == 128).all()  # One pixel, and only of red.
+    found = read_image(out)[:, 1:33, 34:66]
+    assert (found[0] == 255).sum() == 1 and (found[1:] == 128).all()  # One pixel, and only of red.
 
 
 @pytest.mark.parametrize(

@@ -93,5 +93,5 @@ def test_bad_calls():
 def test_unknown_operators_are_named():
     net = models.create("vgg11", device="meta").eval()
     net.features[2] = nn.Upsample(scale_factor=2)
-    with pytest.raises(ValueError, match="field through aten.upsample_nearest2d"):
+    with pytest.raises(ValueError, match=r"field through aten\.upsample_nearest2d"):
         receptive_field(net, "pool2")

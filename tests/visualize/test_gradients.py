@@ -40,8 +40,10 @@ def test_deeper_down_it_is_the_gradient_by_differences():
         maps = net.forward_stages(x, (layer,))[layer]
         moves = step * torch.eye(maps.size(1), dtype=torch.float64)[:, :, None, None]
         net.feature_chain = chain[-1:]  # From that map on.
-        slopes = (net.forward_head(net.forward_features(maps + moves))[:, 3]
-                  - net.forward_head(net.forward_features(maps - moves))[:, 3]) / (2 * step)
+        slopes = (
+            net.forward_head(net.forward_features(maps + moves))[:, 3]
+            - net.forward_head(net.forward_features(maps - moves))[:, 3]
+        ) / (2 * step)
         net.feature_chain = chain
     expected = (slopes[:, None, None] / maps[0, 0].numel() * maps[0]).sum(0).relu()
     assert expected.any()
