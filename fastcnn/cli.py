@@ -1,4 +1,4 @@
-"""The ``fastcnn`` command: ``doctor``, ``models``, ``train``, ``detect`` and ``bench``."""
+"""The ``fastcnn`` command: ``doctor``, ``models``, ``train``, ``detect``, ``segment``, ``upscale`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("names", nargs="*", metavar="NAME", help="network to summarise")
     models.set_defaults(run=_models)
 
-    from fastcnn import detect_command
+    from fastcnn import detect_command, segment_command, upscale_command
     from fastcnn.testing.bench_command import add_options, bench
     from fastcnn.train.command import add_options as add_training
 
@@ -64,6 +64,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     detect_command.add_options(command)
     command.set_defaults(run=detect_command.detect)
+
+    command = commands.add_parser(
+        "segment",
+        help="name the class of each pixel of pictures",
+        description="Finds the class of each pixel of image files, prints the share of each class, and draws them.",
+    )
+    segment_command.add_options(command)
+    command.set_defaults(run=segment_command.segment)
+
+    command = commands.add_parser(
+        "upscale",
+        help="enlarge or enhance pictures",
+        description="Writes image files with more pixels, or better ones, as a trained network makes them.",
+    )
+    upscale_command.add_options(command)
+    command.set_defaults(run=upscale_command.upscale)
 
     command = commands.add_parser(
         "bench",

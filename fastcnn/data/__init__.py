@@ -6,7 +6,7 @@ An item is an image, float32 (3, H, W) in [0, 1], and a target, a dict with torc
 
 from fastcnn.data import transforms
 from fastcnn.data.coco import CocoDetection, coco_results
-from fastcnn.data.draw import draw_detections
+from fastcnn.data.draw import draw_detections, draw_segmentation
 from fastcnn.data.images import photograph, read_image, write_image
 from fastcnn.data.proposals import edge_boxes, selective_search
 from fastcnn.data.scenes import Scenes
@@ -25,6 +25,7 @@ __all__ = [
     "coco_results",
     "collate",
     "draw_detections",
+    "draw_segmentation",
     "edge_boxes",
     "keep_objects",
     "make_target",

@@ -60,6 +60,10 @@ class Preprocess:
         image = F.interpolate(image, size, mode=self.interpolation, align_corners=False, antialias=True)
         top, left = (round((side - self.input_size) / 2) for side in size)
         image = image[..., top : top + self.input_size, left : left + self.input_size]
+        return self.normalize(image)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """(..., C, H, W) floating pixels less ``mean``, over ``std``: the last step, for images of their own size."""
         mean, std = (image.new_tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
         return (image - mean) / std
 
