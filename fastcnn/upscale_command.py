@@ -34,8 +34,9 @@ def upscale(options: argparse.Namespace) -> int:
         raise ValueError("needs --weights of a network, or --model NAME with published ones")
     changes: dict[str, Any] = {} if options.scale is None else {"scale": options.scale}
     net: Any = open_network(options, ("super_resolution", "enhancement"), "network from images to images", **changes)
+    run = net.enhance if net.row.task == "enhancement" else net.upscale
     for path, output in zip(options.images, outputs, strict=True):
-        found = net.upscale(image.float() / 255)
+        found = run(image.float() / 255)
         assert output is not None
         write_image(output, (found * 255).round().clamp(0, 255).to(torch.uint8))
         before, after = (f"{each.shape[2]}x{each.shape[1]}" for each in (image, found))

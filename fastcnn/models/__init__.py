@@ -1,6 +1,6 @@
 """Networks: ``create`` one of ``list_models``; ``summary`` counts it; ``load_weights`` fills it."""
 
-from fastcnn.models import classification, detection, segmentation
+from fastcnn.models import classification, detection, generation, restoration, segmentation
 from fastcnn.models._classes import COCO_CLASSES, COCO_SLOTS, VOC_CLASSES
 from fastcnn.models._metadata import read_metadata
 from fastcnn.models._net import ConvNet, Feature, Row
@@ -43,6 +43,7 @@ __all__ = [
     "create_from",
     "detection",
     "find_entry",
+    "generation",
     "list_models",
     "list_weights",
     "load_weights",
@@ -50,6 +51,7 @@ __all__ = [
     "read_state_dict",
     "receptive_field",
     "register",
+    "restoration",
     "save_weights",
     "segmentation",
     "set_output_stride",
