@@ -59,8 +59,8 @@ def segment(options: argparse.Namespace) -> int:
 def segment_image(net: ConvNet, image: Tensor, size: int | None = None) -> Tensor:
     """The class of each pixel: uint8 RGB (3, H, W) to int64 (H, W), on the CPU.
 
-    Where ``size`` is given the network sees the image with a shorter side of so many pixels (bilinear, antialiased), and
-    its logits are enlarged (bilinear). Pixels are normalised as the network's ``preprocess`` says; a network of one
+    Where ``size`` is given the network sees the image with a shorter side of so many pixels (bilinear, antialiased) and
+    its logits are resized (bilinear). Pixels are normalised as the network's ``preprocess`` says; a network of one
     channel is given luminance. ``net`` is in eval mode. Deterministic.
 
     Raises:

@@ -11,9 +11,9 @@ def weight_map(
 ) -> Tensor:
     """``w(x) = w_c(x) + w0 * exp(-(d1 + d2)^2 / (2 sigma^2))``: float32 (H, W), to multiply the loss by.
 
-    d1 and d2 are the distances in pixels to the nearest cell and to the one after it, between pixels' centres. The second
-    term is of background pixels alone: cells are not what is to be separated. Deterministic. Source: Ronneberger et al.,
-    U-Net, MICCAI 2015, equation 2.
+    d1 and d2 are the distances in pixels to the nearest cell and to the one after it, between pixels' centres. The
+    second term is of background pixels alone: cells are not what is to be separated. Deterministic. Source: Ronneberger
+    et al., U-Net, MICCAI 2015, equation 2.
 
     Args:
         labels: integers (H, W): 0 is background, each other value a cell.

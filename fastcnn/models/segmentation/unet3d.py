@@ -9,6 +9,9 @@ from fastcnn.models._registry import register
 from fastcnn.models.segmentation.unet import UNet, UNetRow
 
 
+VOXELS = Preprocess(132, crop_pct=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+
+
 @dataclass(frozen=True, kw_only=True)
 class UNet3DRow(UNetRow):
     """Figure 2. The paper counts 19,069,955 parameters, which are those without ``batch_norm`` and ``up_bias``.
@@ -20,7 +23,7 @@ class UNet3DRow(UNetRow):
 
     num_classes: int = 3
     in_channels: int = 3
-    preprocess: Preprocess = Preprocess(132, crop_pct=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    preprocess: Preprocess = VOXELS
     sides: tuple[int, int, int] = (116, 132, 132)
     width: int = 32
     depth: int = 3
