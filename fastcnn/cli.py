@@ -1,10 +1,10 @@
-"""The ``fastcnn`` command: ``doctor``, ``models``, ``train``, ``scenes``, ``detect``, ``visualize`` and ``bench``."""
+"""The ``fastcnn`` command."""
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from fastcnn import __version__, report
@@ -22,6 +22,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+_Add = Callable[[argparse.ArgumentParser], None]
+_Run = Callable[[argparse.Namespace], int]
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,54 +47,70 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("names", nargs="*", metavar="NAME", help="network to summarise")
     models.set_defaults(run=_models)
 
-    from fastcnn import detect_command, scenes_command, visualize_command
+    from fastcnn import detect_command, scenes_command, segment_command, upscale_command, visualize_command
     from fastcnn.testing.bench_command import add_options, bench
     from fastcnn.train.command import add_options as add_training
 
-    training = commands.add_parser(
-        "train",
-        help="train a detector on generated scenes, or on folders of VOC's or COCO's layout",
-        description="Trains a detector, tests it on images held out, and writes a checkpoint, its weights and the "
-        "results. Under torchrun, on several processes.",
-    )
-    add_training(training)
-    training.set_defaults(run=_train)
-
-    command = commands.add_parser(
-        "scenes",
-        help="write generated scenes as files, to train on or to look at",
-        description="Draws scenes of shapes and writes pictures, maps of classes, and boxes and masks as COCO's JSON: "
-        "the same for the same seed.",
-    )
-    scenes_command.add_options(command)
-    command.set_defaults(run=scenes_command.scenes)
-
-    command = commands.add_parser(
-        "detect",
-        help="find objects in pictures",
-        description="Finds objects in image files, prints a line for each (name, score, corners x1 y1 x2 y2 in pixels) "
-        "and draws them. Without --model and --weights: the small network that comes with the package.",
-    )
-    detect_command.add_options(command)
-    command.set_defaults(run=detect_command.detect)
-
-    command = commands.add_parser(
-        "visualize",
-        help="show what a network sees",
-        description="Draws heat maps of a class on images (grad-cam), a network's first kernels (kernels), the patches "
-        "of images that a channel answers most strongly (responses), or what in images it answers (deconvnet).",
-    )
-    visualize_command.add_options(command)
-    command.set_defaults(run=visualize_command.visualize)
-
-    command = commands.add_parser(
-        "bench",
-        help="time ops and networks against PyTorch and torchvision",
-        description="Times ops and networks on real input against the fastest PyTorch or torchvision equivalents, "
-        "after comparing their results, and prints one table of ratios. Without a selection: everything in float32.",
-    )
-    add_options(command)
-    command.set_defaults(run=bench)
+    rows: list[tuple[str, str, str, _Add, _Run]] = [
+        (
+            "train",
+            "train a network on generated scenes or on folders of images",
+            "Trains a detector, a classifier, or a network for segmentation or super-resolution, tests it on images "
+            "held out, and writes a checkpoint, its weights and the results. Under torchrun, on several processes.",
+            add_training,
+            _train,
+        ),
+        (
+            "scenes",
+            "write generated scenes as files, to train on or to look at",
+            "Draws scenes of shapes and writes pictures, maps of classes, and boxes and masks as COCO's JSON: the same "
+            "for the same seed.",
+            scenes_command.add_options,
+            scenes_command.scenes,
+        ),
+        (
+            "detect",
+            "find objects in pictures",
+            "Finds objects in image files, prints a line for each (name, score, corners x1 y1 x2 y2 in pixels) and "
+            "draws them. Without --model and --weights: the small network that comes with the package.",
+            detect_command.add_options,
+            detect_command.detect,
+        ),
+        (
+            "segment",
+            "name the class of each pixel of pictures",
+            "Finds the class of each pixel of image files, prints the share of each class, and draws them.",
+            segment_command.add_options,
+            segment_command.segment,
+        ),
+        (
+            "upscale",
+            "enlarge or enhance pictures",
+            "Writes image files with more pixels, or better ones, as a trained network makes them.",
+            upscale_command.add_options,
+            upscale_command.upscale,
+        ),
+        (
+            "visualize",
+            "show what a network sees",
+            "Draws heat maps of a class on images (grad-cam), a network's first kernels (kernels), the patches of "
+            "images that a channel answers most strongly (responses), or what in images it answers (deconvnet).",
+            visualize_command.add_options,
+            visualize_command.visualize,
+        ),
+        (
+            "bench",
+            "time ops and networks against PyTorch and torchvision",
+            "Times ops and networks on real input against the fastest PyTorch or torchvision equivalents, after "
+            "comparing their results, and prints one table of ratios. Without a selection: everything in float32.",
+            add_options,
+            bench,
+        ),
+    ]
+    for name, short, long, add, run in rows:
+        command = commands.add_parser(name, help=short, description=long)
+        add(command)
+        command.set_defaults(run=run)
     return parser
 
 

@@ -235,7 +235,7 @@ def test_copies_are_independent(name):
 @pytest.mark.parametrize("backend", ["traced", pytest.param("inductor", marks=pytest.mark.slow)])
 def test_compiles_as_one_graph(name, side, backend, filled):
     if backend == "traced":
-        # What comes after the graph is PyTorch's and the ops' own, which takes seconds and which few show as well as all.
+        # What comes after the graph takes seconds and is PyTorch's and the ops' own: a few show it as well as all.
         backend = "aot_eager" if name in (*TYPICAL, *AHEAD_OF_TIME) else "eager"
     net = filled(create(name, dtype=torch.float64))
     x = image(net, side, dtype=torch.float64)

@@ -76,8 +76,8 @@ def predict_tiled(net: UNet, input: Tensor, tile: int | Sequence[int] | None = N
     """The overlap-tile strategy: logits (N, num_classes, ...) for every pixel of images of any size.
 
     The image is mirrored at its borders; tiles are as far apart as results are long, in multiples of the deepest
-    level's pixels, so that seams are none: each pixel gets what it gets from the network on the whole mirrored image, up
-    to rounding. One tile after the other, so memory is that of one. Deterministic in eval mode.
+    level's pixels, so that seams are none: each pixel gets what it gets from the network on the whole mirrored image,
+    up to rounding. One tile after the other, so memory is that of one. Deterministic in eval mode.
 
     Args:
         net: without padding.
@@ -96,9 +96,7 @@ def predict_tiled(net: UNet, input: Tensor, tile: int | Sequence[int] | None = N
         raise ValueError(f"{type(net).__name__} takes {net.input_layout}, got {tuple(input.shape)}")
     sides = tuple(input.shape[2:])
     if tile is None:
-        tiles = tuple(
-            min(own, input_side(side, depth)) for own, side in zip(net.input_sides, sides, strict=True)
-        )
+        tiles = tuple(min(own, input_side(side, depth)) for own, side in zip(net.input_sides, sides, strict=True))
     else:
         tiles = (tile,) * dims if isinstance(tile, int) else tuple(tile)
     if len(tiles) != dims:

@@ -16,6 +16,8 @@ from fastcnn.models._registry import register
 from fastcnn.models.segmentation.tiling import check_sides, predict_tiled
 from fastcnn.nn.blocks import ConvSequence, conv2d
 
+GREY = Preprocess(572, crop_pct=1.0, mean=(0.0,), std=(1.0,))
+
 
 @dataclass(frozen=True, kw_only=True)
 class UNetRow(Row):
@@ -37,7 +39,7 @@ class UNetRow(Row):
     task: str = "segmentation"
     num_classes: int = 2
     in_channels: int = 1
-    preprocess: Preprocess = Preprocess(572, crop_pct=1.0, mean=(0.0,), std=(1.0,))
+    preprocess: Preprocess = GREY
     width: int = 64
     depth: int = 4
     padding: int = 0
@@ -85,9 +87,10 @@ class Up(nn.Module):
 class UNet(ConvNet):
     """``net(x)``: (N, C, H, W) to logits (N, num_classes, H', W'). Deterministic in eval mode.
 
-    Without padding only some sides fit, see :func:`~fastcnn.models.segmentation.tiling.input_side`, and the result is of the image's middle: 184 pixels less
-    for a depth of 4. :meth:`predict` takes any size, and gives logits of it. With padding H' = H and W' = W, from one
-    pixel on: poolings of odd sides round up, and what up-convolutions make more is cut off at the end.
+    Without padding only some sides fit, see :func:`~fastcnn.models.segmentation.tiling.input_side`, and the result is of
+    the image's middle: 184 pixels less for a depth of 4. :meth:`predict` takes any size, and gives logits of it. With
+    padding H' = H and W' = W, from one pixel on: poolings of odd sides round up, and what up-convolutions make more is
+    cut off at the end.
 
     Features: ``down1``, ... of the contracting path, and up again ..., ``up2``, ``up1``. Keys are ours.
     """
@@ -175,10 +178,6 @@ class UNet(ConvNet):
                     nn.init.zeros_(layer.bias)
 
 
-def _rgb(side: int) -> Preprocess:
-    return Preprocess(side, crop_pct=1.0)
-
-
 _PAPER = "Ronneberger et al., MICCAI 2015, figure 1"
 
 ROWS = {
@@ -190,7 +189,7 @@ ROWS = {
         batch_norm=True,
         dropout=0.0,
         in_channels=3,
-        preprocess=_rgb(128),
+        preprocess=Preprocess(128, crop_pct=1.0),
         source=f"{_PAPER}, with padding 1 and batch norms, a quarter as wide, for small machines",
     ),
 }

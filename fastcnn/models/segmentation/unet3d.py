@@ -8,6 +8,8 @@ from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.models.segmentation.unet import UNet, UNetRow
 
+VOXELS = Preprocess(132, crop_pct=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+
 
 @dataclass(frozen=True, kw_only=True)
 class UNet3DRow(UNetRow):
@@ -20,7 +22,7 @@ class UNet3DRow(UNetRow):
 
     num_classes: int = 3
     in_channels: int = 3
-    preprocess: Preprocess = Preprocess(132, crop_pct=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
+    preprocess: Preprocess = VOXELS
     sides: tuple[int, int, int] = (116, 132, 132)
     width: int = 32
     depth: int = 3
