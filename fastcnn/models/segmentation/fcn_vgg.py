@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -55,6 +56,9 @@ class FCNVGG(Segmenter):
     the last; here ``learnable`` says for all. Its FCN-32s-fixed also trains nothing but the scores.
     """
 
+    head_names = ("fc", "scores", "upscores")
+    classifier_path = "scores.0"
+
     def __init__(self, row: FCNVGGRow, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -70,38 +74,24 @@ class FCNVGG(Segmenter):
         if row.features[-1] != self.feature_chain[-1].name:
             raise ValueError(f"features must end with {self.feature_chain[-1].name!r}, got {row.features!r}")
         self.fc = dense.head[:-1]
-        window = self.fc[0]
-        assert isinstance(window, nn.Conv2d)
-        window.padding = tuple(side // 2 for side in window.kernel_size)
-        channels = [self.fc_channels(), *(self.channels_of(name) for name in reversed(row.features[:-1]))]
-        strides = [self.stride_of(name) for name in reversed(row.features)] + [1]
+        hidden = [layer for layer in self.fc if isinstance(layer, nn.Conv2d)]
+        hidden[0].padding = tuple(side // 2 for side in hidden[0].kernel_size)
+        scored = [self.feature(name) for name in reversed(row.features)]
+        channels = [hidden[-1].out_channels, *(each.channels for each in scored[1:])]
         self.scores = nn.ModuleList(nn.Conv2d(each, row.num_classes, 1, **factory) for each in channels)
         self.upscores = nn.ModuleList(
             BilinearConvTranspose2d(row.num_classes, before // after, row.learnable, **factory)
-            for before, after in zip(strides, strides[1:], strict=False)
+            for before, after in pairwise([*(each.stride for each in scored), 1])
         )
-        self.head_names = ("fc", "scores", "upscores")
-        self.classifier_path = "scores.0"
         self.class_paths = tuple(f"{name}.{i}" for name in ("scores", "upscores") for i in range(len(self.scores)))
         self.init_weights(self.scores)
-
-    def fc_channels(self) -> int:
-        return [layer.out_channels for layer in self.fc if isinstance(layer, nn.Conv2d)][-1]
-
-    def stride_of(self, feature: str) -> int:
-        return next(each.stride for each in self.feature_chain if each.name == feature)
 
     def decode(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         *finer, last = maps
         logits = self.scores[0](self.fc(last))
-        sizes = [map_.shape[-2:] for map_ in reversed(finer)] + [size]
-        for upscore, score, map_, (height, width) in zip(
-            self.upscores, [*self.scores[1:], None], [*reversed(finer), None], sizes, strict=True
-        ):
-            logits = upscore(logits)[..., :height, :width]
-            if score is not None:
-                logits = logits + score(map_)
-        return logits
+        for upscore, score, map_ in zip(self.upscores, self.scores[1:], reversed(finer), strict=False):
+            logits = crop(upscore(logits), map_.shape[-2:]) + score(map_)
+        return crop(self.upscores[-1](logits), size)
 
     def init_weights(self, module: nn.Module) -> None:
         """Scores at zero: section 4.1. The rest is VGG's."""
@@ -110,6 +100,11 @@ class FCNVGG(Segmenter):
                 nn.init.zeros_(layer.weight)
                 if layer.bias is not None:
                     nn.init.zeros_(layer.bias)
+
+
+def crop(map_: Tensor, size: Sequence[int]) -> Tensor:
+    """The first rows and columns."""
+    return map_[..., : size[0], : size[1]]
 
 
 _PAPER = "Long et al., CVPR 2015, figure 3: VGG-16, {}"

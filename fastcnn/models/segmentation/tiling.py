@@ -96,9 +96,7 @@ def predict_tiled(net: UNet, input: Tensor, tile: int | Sequence[int] | None = N
         raise ValueError(f"{type(net).__name__} takes {net.input_layout}, got {tuple(input.shape)}")
     sides = tuple(input.shape[2:])
     if tile is None:
-        tiles = tuple(
-            min(own, input_side(side, depth)) for own, side in zip(net.input_sides, sides, strict=True)
-        )
+        tiles = tuple(min(own, input_side(side, depth)) for own, side in zip(net.input_sides, sides, strict=True))
     else:
         tiles = (tile,) * dims if isinstance(tile, int) else tuple(tile)
     if len(tiles) != dims:
