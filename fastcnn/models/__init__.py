@@ -1,9 +1,10 @@
 """Networks: ``create`` one of ``list_models``; ``summary`` counts it; ``load_weights`` fills it."""
 
-from fastcnn.models import classification, detection, generation, restoration
+from fastcnn.models import classification, detection, generation, restoration, segmentation
 from fastcnn.models._classes import COCO_CLASSES, COCO_SLOTS, VOC_CLASSES
 from fastcnn.models._metadata import read_metadata
 from fastcnn.models._net import ConvNet, Feature, Row
+from fastcnn.models._output_stride import ReceptiveField, receptive_field, set_output_stride
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import (
     create,
@@ -31,6 +32,7 @@ __all__ = [
     "ConvNet",
     "Feature",
     "Preprocess",
+    "ReceptiveField",
     "Row",
     "Summary",
     "classification",
@@ -47,9 +49,12 @@ __all__ = [
     "load_weights",
     "read_metadata",
     "read_state_dict",
+    "receptive_field",
     "register",
     "restoration",
     "save_weights",
+    "segmentation",
+    "set_output_stride",
     "summary",
     "trace_shapes",
 ]

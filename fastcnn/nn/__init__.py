@@ -1,6 +1,7 @@
 """Layers over ``fastcnn.ops`` and the blocks that the networks share."""
 
 from fastcnn.nn.blocks import ConvNormAct, ConvSequence, InvertedResidual, SqueezeExcite, conv2d
+from fastcnn.nn.convolutional import HeatMap, linear_to_conv2d, to_fully_convolutional
 from fastcnn.nn.fusing import fold_conv_norm
 from fastcnn.nn.layers import (
     BatchNorm2d,
@@ -20,10 +21,23 @@ from fastcnn.nn.layers import (
 )
 from fastcnn.nn.pooling import PSRoIPool, SpatialPyramidPool2d, SpatialPyramidRoIPool
 from fastcnn.nn.residual import BasicBlock, Bottleneck
+from fastcnn.nn.upsampling import (
+    BilinearConvTranspose2d,
+    ResizeConv2d,
+    SubPixelConv2d,
+    bed_of_nails,
+    bilinear_kernel,
+    conv_output_size,
+    conv_transpose_output_padding,
+    conv_transpose_output_size,
+    init_bilinear,
+    init_icnr,
+)
 
 __all__ = [
     "BasicBlock",
     "BatchNorm2d",
+    "BilinearConvTranspose2d",
     "Bottleneck",
     "ChannelShuffle",
     "ConvNormAct",
@@ -32,12 +46,14 @@ __all__ = [
     "GroupedConv2dShuffle",
     "Hardsigmoid",
     "Hardswish",
+    "HeatMap",
     "InvertedResidual",
     "LocalResponseNorm",
     "MultiScaleRoIAlign",
     "PSRoIPool",
     "PointwiseConv2d",
     "ReLU6",
+    "ResizeConv2d",
     "RoIAlign",
     "RoIPool",
     "SigmoidFocalLoss",
@@ -45,6 +61,16 @@ __all__ = [
     "SpatialPyramidPool2d",
     "SpatialPyramidRoIPool",
     "SqueezeExcite",
+    "SubPixelConv2d",
+    "bed_of_nails",
+    "bilinear_kernel",
     "conv2d",
+    "conv_output_size",
+    "conv_transpose_output_padding",
+    "conv_transpose_output_size",
     "fold_conv_norm",
+    "init_bilinear",
+    "init_icnr",
+    "linear_to_conv2d",
+    "to_fully_convolutional",
 ]
