@@ -72,7 +72,7 @@ def described(enlarged: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def examples(images: Sequence[np.ndarray], scale: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Patches of shortened and enlarged images, and the details that they lack: ``count`` of those with the most."""
+    """Patches of shortened and enlarged images, and the details that they lack: ``count`` at most, drawn at random."""
     features, details = [], []
     for image in images:
         image = image[: image.shape[0] // scale * scale, : image.shape[1] // scale * scale]

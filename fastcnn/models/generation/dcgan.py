@@ -137,7 +137,8 @@ class DCGANDiscriminator(ConvNet):
         super().__init__(row)
         self.row: DiscriminatorRow
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        channels, chain = row.in_channels, []
+        channels = row.in_channels
+        chain: list[Feature] = []
         self.layers = nn.Sequential()
         for index, width in enumerate(row.channels):
             conv = nn.Conv2d(channels, width, 5, 2, padding=2, bias=index == 0, **factory)
