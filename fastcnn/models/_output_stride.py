@@ -70,8 +70,8 @@ def set_output_stride(net: Net, stride: int, *, dilate_strided: bool = False) ->
     Layers lose the strides that would make them so, and those behind see pixels as far apart as they would have:
     convolutions and max poolings are dilated, the "hole algorithm". Weights and keys stay, and so do values: every
     pixel that the network with strides has is one of the finer map, where zeros around the image do not matter and
-    sides are multiples of the stride; not behind squeeze-excite, whose means are of other pixels. ``feature_info`` tells the new strides. Calling it again with a smaller stride is
-    as calling it with that at first.
+    sides are multiples of the stride; not behind squeeze-excite, whose means are of other pixels. ``feature_info``
+    tells the new strides. Calling it again with a smaller stride is as calling it with that at first.
 
     Args:
         net: not fused; any whose maps become coarser by strides of padded convolutions and of max poolings.

@@ -35,8 +35,8 @@ class Published:
         overrides: fields of the network's row that it needs.
         optional: children that it has weights for, and that the network may be built without.
         categories: a name for each label.
-        metrics: what its publisher measured, by torchvision's names: ``box_map`` is COCO's average precision in %; ``miou`` and
-            ``pixel_acc`` of its validation images, in %.
+        metrics: what its publisher measured, by torchvision's names, in %: ``box_map`` is COCO's average precision,
+            ``miou`` and ``pixel_acc`` are of its images for validation.
     """
 
     file: str
