@@ -16,8 +16,17 @@ from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvNormAct
 
 _PATCH = pixels(100)
+
+
+class _InstanceNorm2d(nn.InstanceNorm2d):
+    """PyTorch's, which takes no empty batch."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input) if len(input) else input
+
+
 # An instance norm's epsilon is the authors' code's.
-_NORMS: dict[str, Any] = {"batch": nn.BatchNorm2d, "instance": partial(nn.InstanceNorm2d, eps=1e-3, affine=True)}
+_NORMS: dict[str, Any] = {"batch": nn.BatchNorm2d, "instance": partial(_InstanceNorm2d, eps=1e-3, affine=True)}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -70,8 +70,9 @@ class VDSR(Upscaler):
         self.init_weights(self)
 
     def _run(self, input: Tensor) -> Any:
-        result = super()._run(input)
-        return result if self.features_only else input + result
+        if self.features_only:
+            return super()._run(input)
+        return input + self.forward_head(self.forward_features(input))
 
     def forward_head(self, features: Tensor) -> Tensor:
         return self.last(features)
