@@ -16,7 +16,6 @@ from fastcnn.models._registry import register
 from fastcnn.models.segmentation.tiling import check_sides, predict_tiled
 from fastcnn.nn.blocks import ConvSequence, conv2d
 
-
 GREY = Preprocess(572, crop_pct=1.0, mean=(0.0,), std=(1.0,))
 
 
@@ -88,10 +87,10 @@ class Up(nn.Module):
 class UNet(ConvNet):
     """``net(x)``: (N, C, H, W) to logits (N, num_classes, H', W'). Deterministic in eval mode.
 
-    Without padding only some sides fit, see :func:`~fastcnn.models.segmentation.tiling.input_side`, and the result is of
-    the image's middle: 184 pixels less for a depth of 4. :meth:`predict` takes any size, and gives logits of it. With
-    padding H' = H and W' = W, from one pixel on: poolings of odd sides round up, and what up-convolutions make more is
-    cut off at the end.
+    Without padding only some sides fit, see :func:`~fastcnn.models.segmentation.tiling.input_side`, and the result is
+    of the image's middle: 184 pixels less for a depth of 4. :meth:`predict` takes any size, and gives logits of it.
+    With padding H' = H and W' = W, from one pixel on: poolings of odd sides round up, and what up-convolutions make
+    more is cut off at the end.
 
     Features: ``down1``, ... of the contracting path, and up again ..., ``up2``, ``up1``. Keys are ours.
     """

@@ -8,7 +8,6 @@ from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.models.segmentation.unet import UNet, UNetRow
 
-
 VOXELS = Preprocess(132, crop_pct=1.0, mean=(0.0,) * 3, std=(1.0,) * 3)
 
 
