@@ -107,9 +107,9 @@ class UNet(ConvNet):
         chain = []
         self.down = nn.ModuleList()
         for level, wide in enumerate(outputs):
-            pool = [] if level == 0 else [self._layer("MaxPool")(2, ceil_mode=row.padding == 1)]
+            pool: list[nn.Module] = [] if level == 0 else [self._layer("MaxPool")(2, ceil_mode=row.padding == 1)]
             hidden = wide >> row.early_doubling
-            drop = [nn.Dropout(row.dropout)] if row.dropout and level >= row.depth - 1 else []
+            drop: list[nn.Module] = [nn.Dropout(row.dropout)] if row.dropout and level >= row.depth - 1 else []
             self.down.append(ConvSequence(*pool, *self._convs(channels, hidden, wide, **factory), *drop))
             channels = wide
             chain.append(Feature(f"down{level + 1}", wide, 1 << level, (f"down.{level}",)))
@@ -165,7 +165,9 @@ class UNet(ConvNet):
 
         See :func:`predict_tiled`, whose default tiles are those of the row's ``preprocess``.
         """
-        return predict_tiled(self, input) if self.row.padding == 0 else self(input)  # type: ignore[return-value]
+        if self.row.padding == 0:
+            return predict_tiled(self, input)
+        return self(input)  # type: ignore[no-any-return]
 
     def init_weights(self, module: nn.Module) -> None:
         """Section 3: normal with variance 2 / N, of N values that one output sums; biases 0."""
