@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet
-from fastcnn.models._summary import _on_meta
-
-Net = TypeVar("Net", bound=ConvNet)
+from fastcnn.models._net import ConvNet, Net
+from fastcnn.models._summary import on_meta
 
 # Of the traced image: so large that what padding leaves out at the borders does not change a stride.
 SIDE = 4096
@@ -29,7 +27,7 @@ class _Call(NamedTuple):
 
 def _trace(module: nn.Module, run: Callable[[Any], Callable[[Tensor], Any]], channels: int) -> list[_Call]:
     """Of the twin of ``module`` on meta; maps of one pixel, which have no stride, are left out."""
-    twin = _on_meta(module)
+    twin = on_meta(module)
     calls: list[_Call] = []
 
     def hook_of(path: str) -> Any:
@@ -47,6 +45,10 @@ def _trace(module: nn.Module, run: Callable[[Any], Callable[[Tensor], Any]], cha
     with torch.no_grad():
         run(twin)(torch.empty(1, channels, SIDE, SIDE, dtype=dtype, device="meta"))
     return calls
+
+
+def _features(twin: Any) -> Callable[[Tensor], Any]:
+    return twin.forward_features  # type: ignore[no-any-return]
 
 
 def _pair(value: Any) -> tuple[int, int]:
@@ -68,7 +70,7 @@ def set_output_stride(net: Net, stride: int, *, dilate_strided: bool = False) ->
     Layers lose the strides that would make them so, and those behind see pixels as far apart as they would have:
     convolutions and max poolings are dilated, the "hole algorithm". Weights and keys stay, and so do values: every
     pixel that the network with strides has is one of the finer map, where zeros around the image do not matter and
-    sides are multiples of the stride. ``feature_info`` tells the new strides. Calling it again with a smaller stride is
+    sides are multiples of the stride; not behind squeeze-excite, whose means are of other pixels. ``feature_info`` tells the new strides. Calling it again with a smaller stride is
     as calling it with that at first.
 
     Args:
@@ -90,7 +92,7 @@ def set_output_stride(net: Net, stride: int, *, dilate_strided: bool = False) ->
     if net.is_fused:
         raise ValueError(f"this {type(net).__name__} is fused: set its output stride before")
     changes = {}
-    for path, layer, before, after in _trace(net, lambda twin: twin.forward_features, net.in_channels):
+    for path, layer, before, after in _trace(net, _features, net.in_channels):
         if after <= stride or (before == after and not hasattr(layer, "kernel_size")):
             continue
         if not _can_dilate(layer, before < after):

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcnn.models._classes import COCO_SLOTS
+from fastcnn.models._classes import COCO_SLOTS, VOC_CLASSES
 from fastcnn.models._preprocess import IMAGENET, Preprocess
 
 BASE_URL = "https://download.pytorch.org/models/"
@@ -35,7 +35,8 @@ class Published:
         overrides: fields of the network's row that it needs.
         optional: children that it has weights for, and that the network may be built without.
         categories: a name for each label.
-        metrics: what its publisher measured, by torchvision's names: ``box_map`` is COCO's average precision in %.
+        metrics: what its publisher measured, by torchvision's names: ``box_map`` is COCO's average precision in %; ``miou`` and
+            ``pixel_acc`` of its validation images, in %.
     """
 
     file: str
@@ -80,6 +81,15 @@ def _coco(file: str, box_map: float, **overrides: Any) -> dict[str, Published]:
     return {"COCO_V1": Published(f"{file}.pth", None, MappingProxyType(overrides), (), COCO_SLOTS, metrics)}
 
 
+def _voc_labels(file: str, miou: float, pixel_acc: float, *auxiliary: str) -> dict[str, Published]:
+    # Of COCO's images, by the classes of VOC. Rows have the preprocessing.
+    overrides = MappingProxyType(dict.fromkeys(auxiliary, True))
+    metrics = MappingProxyType({"miou": miou, "pixel_acc": pixel_acc})
+    classes = ("__background__", *VOC_CLASSES)
+    return {"COCO_WITH_VOC_LABELS_V1": Published(f"{file}.pth", None, overrides, auxiliary, classes, metrics)}
+
+
+_AUX = "aux_classifier"
 # Batch norms were constants in training.
 _FROZEN: dict[str, Any] = {"frozen_norms": True}
 # Before the batch norms of these files got an epsilon.
@@ -160,6 +170,12 @@ PUBLISHED: dict[str, dict[str, Published]] = {
         )
     },
     "ssdlite320_mobilenet_v3_large": _coco("ssdlite320_mobilenet_v3_large_coco-a79551df", 21.3),
+    "fcn_resnet50": _voc_labels("fcn_resnet50_coco-1167a1af", 60.5, 91.4, _AUX),
+    "fcn_resnet101": _voc_labels("fcn_resnet101_coco-7ecb50ca", 63.7, 91.9, _AUX),
+    "deeplabv3_resnet50": _voc_labels("deeplabv3_resnet50_coco-cd0a2569", 66.4, 92.4, _AUX),
+    "deeplabv3_resnet101": _voc_labels("deeplabv3_resnet101_coco-586e9e4e", 67.4, 92.4, _AUX),
+    "deeplabv3_mobilenet_v3_large": _voc_labels("deeplabv3_mobilenet_v3_large-fc3c493d", 60.3, 91.2, _AUX),
+    "lraspp_mobilenet_v3_large": _voc_labels("lraspp_mobilenet_v3_large-d234d4ea", 57.9, 91.2),
 }
 
 

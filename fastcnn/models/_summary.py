@@ -120,7 +120,7 @@ def summary(model: str | nn.Module, input_size: InputSize | None = None) -> Summ
         ValueError: an unknown name; a module that does not say its input size; a size that is not positive.
     """
     name = model if isinstance(model, str) else type(model).__name__
-    net = _on_meta(create(model, device="meta") if isinstance(model, str) else model)
+    net = on_meta(create(model, device="meta") if isinstance(model, str) else model)
     shape = _input_shape(net, input_size)
     dtype = next((p.dtype for p in net.parameters()), torch.float32)
     layers: list[Layer] = []
@@ -158,7 +158,8 @@ def summary(model: str | nn.Module, input_size: InputSize | None = None) -> Summ
     )
 
 
-def _on_meta(model: nn.Module) -> nn.Module:
+def on_meta(model: nn.Module) -> nn.Module:
+    """A copy in eval mode whose tensors are on meta."""
     # Mapping every tensor in the memo makes deepcopy take the meta twin, so no weight is copied.
     memo: dict[int, Any] = {
         id(p): nn.Parameter(torch.empty_like(p, device="meta"), p.requires_grad) for p in model.parameters()

@@ -1,6 +1,7 @@
 """Layers over ``fastcnn.ops`` and the blocks that the networks share."""
 
 from fastcnn.nn.blocks import ConvNormAct, ConvSequence, InvertedResidual, SqueezeExcite, conv2d
+from fastcnn.nn.convolutional import HeatMap, linear_to_conv2d, to_fully_convolutional
 from fastcnn.nn.fusing import fold_conv_norm
 from fastcnn.nn.layers import (
     BatchNorm2d,
@@ -45,6 +46,7 @@ __all__ = [
     "GroupedConv2dShuffle",
     "Hardsigmoid",
     "Hardswish",
+    "HeatMap",
     "InvertedResidual",
     "LocalResponseNorm",
     "MultiScaleRoIAlign",
@@ -69,4 +71,6 @@ __all__ = [
     "fold_conv_norm",
     "init_bilinear",
     "init_icnr",
+    "linear_to_conv2d",
+    "to_fully_convolutional",
 ]

@@ -1,6 +1,6 @@
 """DeepLabv3: Chen et al., Rethinking Atrous Convolution for Semantic Image Segmentation, 2017.
 
-With ResNets and MobileNetV3 as torchvision has it, and with MobileNets as Sandler et al., MobileNetV2, CVPR 2018, table 7.
+With ResNets and MobileNetV3 as torchvision has it; with MobileNets as Sandler et al., MobileNetV2, CVPR 2018, table 7.
 """
 
 from __future__ import annotations

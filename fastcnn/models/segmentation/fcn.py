@@ -24,7 +24,7 @@ class FCN(Segmenter):
         super().__init__(row)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.add_backbone(**factory)
-        self.classifier = fcn_head(self.channels_of(row.features[-1]), row.num_classes, **factory)
+        self.classifier = fcn_head(self.feature(row.features[-1]).channels, row.num_classes, **factory)
         self.add_aux_classifier(**factory)
 
 

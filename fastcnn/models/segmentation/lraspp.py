@@ -22,6 +22,11 @@ class LRASPPRow(SegmenterRow):
 
     hidden: int = 128
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.hidden < 1:
+            raise ValueError(f"hidden must be at least 1, got {self.hidden}")
+
 
 class LRASPPHead(nn.Module):
     """Scores a fine map (N, fine, h, w) and a coarse one, gated by its mean: sums (N, num_classes, h, w)."""
@@ -50,7 +55,7 @@ class LRASPP(Segmenter):
         super().__init__(row)
         factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.add_backbone(**factory)
-        fine, coarse = (self.channels_of(name) for name in row.features)
+        fine, coarse = (self.feature(name).channels for name in row.features)
         self.classifier = LRASPPHead(fine, coarse, row.num_classes, row.hidden, **factory)
 
 

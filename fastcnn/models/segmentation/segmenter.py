@@ -10,12 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcnn.models._backbones import BackboneRow, create_body, replace_class_layers
-from fastcnn.models._net import ConvNet
+from fastcnn.models._net import ConvNet, Feature
 from fastcnn.models._output_stride import set_output_stride
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.nn.blocks import ConvNormAct, ConvSequence
 
 SegmenterNet = TypeVar("SegmenterNet", bound="Segmenter")
+
+
+_520 = Preprocess(520, crop_pct=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,7 @@ class SegmenterRow(BackboneRow):
 
     task: str = "segmentation"
     num_classes: int = 21
-    preprocess: Preprocess = Preprocess(520, crop_pct=1.0)
+    preprocess: Preprocess = _520
     features: tuple[str, ...]
     output_stride: int | None = None
     dilate_strided: bool = False
@@ -79,13 +82,13 @@ class Segmenter(ConvNet):
             for each in body.feature_chain
         )
 
-    def channels_of(self, feature: str) -> int:
-        return next(each.channels for each in self.feature_chain if each.name == feature)
+    def feature(self, name: str) -> Feature:
+        return next(each for each in self.feature_chain if each.name == name)
 
     def add_aux_classifier(self, **factory: Any) -> None:
         """Where the row wants it, after the layers of the head."""
         if self.row.aux_classifier:
-            self.aux_classifier = fcn_head(self.channels_of(self.row.aux_feature), self.num_classes, **factory)
+            self.aux_classifier = fcn_head(self.feature(self.row.aux_feature).channels, self.num_classes, **factory)
             self.auxiliary = ((self.row.aux_feature, "aux_classifier"),)
 
     def _run(self, input: Tensor) -> Tensor | tuple[Tensor, ...] | dict[str, Tensor]:
