@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +14,11 @@ from fastcnn.models._net import Feature
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvSequence
+from fastcnn.nn.upsampling import SubPixelConv2d
 
 # Mean RGB of DIV2K's training images, in [0, 1], which section 4.2 subtracts.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+_PATCH = pixels(48)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class EDSRRow(ImageRow):
     residual_scale: float = 1.0
     mean: tuple[float, ...] = DIV2K_MEAN
     pixel_range: float = 255.0
-    preprocess: Preprocess = pixels(48)
+    preprocess: Preprocess = _PATCH
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -87,18 +90,10 @@ class _Trunk(nn.Sequential):
         return super().forward(input) + input
 
 
-class SubPixelUpsampler(nn.Sequential):
-    """Convolutions to ``r * r`` times the channels, each before a pixel shuffle by r: 2, 3, or 2 twice for 4.
-
-    (N, channels, H, W) to (N, channels, scale * H, scale * W). Source: Shi et al., Real-Time Single Image and Video
-    Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network, CVPR 2016.
-    """
-
-    def __init__(self, channels: int, scale: int, **factory: Any) -> None:
-        super().__init__()
-        for step in (2, 2) if scale == 4 else (scale,):
-            self.append(nn.Conv2d(channels, channels * step**2, 3, padding=1, **factory))
-            self.append(nn.PixelShuffle(step))
+def _upsampler(channels: int, scale: int, **factory: Any) -> Iterator[nn.Module]:
+    """Sub-pixel convolutions, one after the other in one row for the authors' keys; 4 times is twice 2 times."""
+    for step in (2, 2) if scale == 4 else (scale,):
+        yield from SubPixelConv2d(channels, channels, step, **factory)
 
 
 class EDSR(Upscaler):
@@ -120,12 +115,13 @@ class EDSR(Upscaler):
         self.body = _Trunk(*blocks, nn.Conv2d(row.channels, row.channels, **options))
         self.feature_chain = tuple(Feature(name, row.channels, 1, (name,)) for name in ("head", "body"))
         self.tail = nn.Sequential(
-            SubPixelUpsampler(row.channels, row.scale, **factory),
+            nn.Sequential(*_upsampler(row.channels, row.scale, **factory)),
             nn.Conv2d(row.channels, row.in_channels, **options),
         )
         mean = torch.tensor(row.mean, **factory)[:, None, None]
         self.register_buffer("mean", mean, persistent=False)
         self.mean: Tensor
+        self.init_weights(self)
 
     def forward_stages(self, input: Tensor, names: Any) -> dict[str, Tensor]:
         return super().forward_stages((input - self.mean) * self.row.pixel_range, names)
