@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -76,8 +77,9 @@ def segment_image(net: ConvNet, image: Tensor, size: int | None = None) -> Tenso
         resized = [max(round(side * size / min(sides)), 1) for side in sides]
         pixels = F.interpolate(pixels, resized, mode="bilinear", align_corners=False, antialias=True)
     pixels = net.preprocess.normalize(pixels).to(next(net.parameters()).dtype)
-    # Of networks whose maps are smaller than the image.
-    logits = net.predict(pixels) if hasattr(net, "predict") else net(pixels)
+    # Networks whose maps are smaller than the image have a way to one of its size.
+    run: Any = getattr(net, "predict", net)
+    logits = run(pixels)
     if size is not None:
         logits = F.interpolate(logits, tuple(sides), mode="bilinear", align_corners=False)
     return logits[0].argmax(0).cpu()  # type: ignore[no-any-return]

@@ -89,13 +89,13 @@ def picture(path, size=(40, 20), mode="RGB"):
 
 @pytest.mark.parametrize(("name", "mode"), [("a.png", "RGB"), ("b.png", "L"), ("c.png", "P"), ("d.tif", "CMYK")])
 def test_shares_and_colours(name, mode, weights, tmp_path, capsys):
-    path, out = picture(tmp_path / name, mode=mode), tmp_path / "out.png"
+    path, out = picture(tmp_path / name, (400, 200), mode), tmp_path / "out.png"
     lines = f"{path}:\n  background  62.50 %\n  lamp  25.00 %\n  sun  12.50 %\n"
     found = run(capsys, "segment", path, "--weights", weights / "threshold.safetensors", "--out", out)
     assert found == (0, lines, "")
     drawn = read_image(out)
-    # Below the legend; black where it was.
-    assert drawn.shape == (3, 20, 40) and not drawn[:, :, 20:].any()
+    # Right of the legend and below it.
+    assert drawn.shape == (3, 200, 400) and not drawn[:, :, 200:].any()
     wanted = [round(200 + 0.45 * (value - 200)) for value in label_colour(1)]
     assert drawn[:, -1, 0].tolist() == wanted
 

@@ -235,10 +235,11 @@ class ConvNet(nn.Module):
         assert isinstance(old, nn.Linear | nn.Conv2d | nn.Conv3d)
         options: dict[str, Any] = {"bias": old.bias is not None, "device": old.weight.device}
         options["dtype"] = old.weight.dtype
+        conv: Any = nn.Conv3d if self.dims == 3 else nn.Conv2d
         new = (
             nn.Linear(old.in_features, outputs, **options)
             if isinstance(old, nn.Linear)
-            else (nn.Conv3d if self.dims == 3 else nn.Conv2d)(old.in_channels, outputs, old.kernel_size, **options)
+            else conv(old.in_channels, outputs, old.kernel_size, **options)
         )
         self.init_weights(new)
         new.train(old.training)

@@ -87,10 +87,10 @@ class Up(nn.Module):
 class UNet(ConvNet):
     """``net(x)``: (N, C, H, W) to logits (N, num_classes, H', W'). Deterministic in eval mode.
 
-    Without padding only some sides fit, see :func:`~fastcnn.models.segmentation.tiling.input_side`, and the result is of
-    the image's middle: 184 pixels less for a depth of 4. :meth:`predict` takes any size, and gives logits of it. With
-    padding H' = H and W' = W, from one pixel on: poolings of odd sides round up, and what up-convolutions make more is
-    cut off at the end.
+    Without padding only some sides fit, see :func:`~fastcnn.models.segmentation.tiling.input_side`, and the result is
+    of the image's middle: 184 pixels less for a depth of 4. :meth:`predict` takes any size, and gives logits of it.
+    With padding H' = H and W' = W, from one pixel on: poolings of odd sides round up, and what up-convolutions make
+    more is cut off at the end.
 
     Features: ``down1``, ... of the contracting path, and up again ..., ``up2``, ``up1``. Keys are ours.
     """
@@ -107,9 +107,9 @@ class UNet(ConvNet):
         chain = []
         self.down = nn.ModuleList()
         for level, wide in enumerate(outputs):
-            pool = [] if level == 0 else [self._layer("MaxPool")(2, ceil_mode=row.padding == 1)]
+            pool: list[nn.Module] = [] if level == 0 else [self._layer("MaxPool")(2, ceil_mode=row.padding == 1)]
             hidden = wide >> row.early_doubling
-            drop = [nn.Dropout(row.dropout)] if row.dropout and level >= row.depth - 1 else []
+            drop: list[nn.Module] = [nn.Dropout(row.dropout)] if row.dropout and level >= row.depth - 1 else []
             self.down.append(ConvSequence(*pool, *self._convs(channels, hidden, wide, **factory), *drop))
             channels = wide
             chain.append(Feature(f"down{level + 1}", wide, 1 << level, (f"down.{level}",)))
@@ -165,7 +165,9 @@ class UNet(ConvNet):
 
         See :func:`predict_tiled`, whose default tiles are those of the row's ``preprocess``.
         """
-        return predict_tiled(self, input) if self.row.padding == 0 else self(input)  # type: ignore[return-value]
+        if self.row.padding == 0:
+            return predict_tiled(self, input)
+        return self(input)  # type: ignore[no-any-return]
 
     def init_weights(self, module: nn.Module) -> None:
         """Section 3: normal with variance 2 / N, of N values that one output sums; biases 0."""
