@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.grad import conv2d_input
 
 from fastcnn.models import ConvNet
 from fastcnn.nn import layers
@@ -123,7 +124,7 @@ def _conv(conv: nn.Conv2d, input: Tensor) -> tuple[Tensor, Undo]:
     if getattr(conv, "activation", None) or getattr(conv, "shuffle_groups", 1) != 1:
         raise ValueError(f"deconvnet has no way back through {conv}, which is more than a convolution")
     shape, options = input.shape, (conv.stride, conv.padding, conv.dilation, conv.groups)
-    return conv(input), lambda signal: torch.nn.grad.conv2d_input(shape, conv.weight, signal, *options)
+    return conv(input), lambda signal: conv2d_input(shape, conv.weight, signal, *options)
 
 
 def _pool(pool: nn.MaxPool2d, input: Tensor) -> tuple[Tensor, Undo]:
