@@ -99,7 +99,7 @@ def main(step: int = 48, count: int = 60) -> dict[str, float]:
 
     def fisher(each: Descriptors) -> np.ndarray:
         if not len(each.values):
-            return np.zeros(2 * 8 * 16 + 7)
+            return np.zeros(8 * (1 + 2 * 16))
         vector = fisher_vector(smaller.transform(each.values), mixture, improved=True)
         return np.nan_to_num(vector)
 

@@ -81,7 +81,7 @@ def main(count: int = 4) -> tuple[float, float]:
     """Trains on half of the images; returns how many of the other half root and root with parts order rightly."""
     images, labels = faces()
     train = torch.arange(len(images)) % 2 == 0
-    hog = HOG()
+    hog = HOG(5)
     coarse = hog(images)
     fine = hog(F.interpolate(images, scale_factor=2, mode="bilinear", align_corners=False))
     root, bias = train_template(coarse[train], labels[train])

@@ -59,7 +59,7 @@ def test_a_ramp_fills_the_bin_of_its_direction(example):
         angle = torch.deg2rad(torch.tensor(float(turn)).double())
         found = hog.HOG(5)((0.1 * (x * angle.cos() + y * angle.sin()))[None, None])[0, :, 1, 1]
         assert found.argmax() == int((turn - hog.TURN) % 360 // 20)
-        assert found.max() > 0.99 and found.sum() == found.max()
+        assert found.max() > 0.9 and found.sum() == found.max()
 
 
 def test_a_template_finds_itself_at_its_size(example):
@@ -67,10 +67,18 @@ def test_a_template_finds_itself_at_its_size(example):
     pattern = torch.rand(1, 25, 25)
     image = torch.full((1, 150, 160), 0.5)
     image[:, 40:90, 60:110] = F.interpolate(pattern[None], scale_factor=2, mode="bilinear")[0]
-    template = hog.HOG()(pattern[None])
+    template = hog.HOG(5)(pattern[None])
     template = template - template.mean()
-    score, box = hog.detect(image, template, 0.0)[0]
+    score, box = hog.detect(image, template, 0.0, cell=5)[0]
     assert score > 0 and max(abs(a - b) for a, b in zip(box, (60, 40, 110, 90), strict=True)) <= 5
+
+
+@pytest.mark.slow
+def test_astronauts_face_is_among_the_first(example, capsys):
+    pytest.importorskip("skimage")
+    pytest.importorskip("sklearn")
+    assert example("hog").main() <= 10
+    assert "8 x 8 cells; layers and loops differ by" in capsys.readouterr().out
 
 
 def test_maxima_are_over_their_neighbours(example):
