@@ -128,7 +128,8 @@ def detailed(low: np.ndarray, scale: int, guess: Guess) -> np.ndarray:
     features, length = described(enlarged)
     clear = length[:, 0] > _BLANK
     details = np.zeros((len(features), PATCH * PATCH))
-    details[clear] = guess(features[clear]) * length[clear]
+    if clear.any():
+        details[clear] = guess(features[clear]) * length[clear]
     summed, counts = np.zeros_like(enlarged), np.zeros_like(enlarged)
     rows, columns = (side - PATCH + 1 for side in enlarged.shape)
     for place in range(PATCH * PATCH):
