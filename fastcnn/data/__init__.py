@@ -1,12 +1,14 @@
-"""Data for detectors and segmentation: generated scenes, VOC and COCO folders, augmentation, region proposals.
+"""Data to train and test on: generated scenes, folders of images, of VOC's and COCO's layout too, augmentation.
 
-An item is an image, float32 (3, H, W) in [0, 1], and a target, a dict with torchvision's keys; see
-:func:`~fastcnn.data.targets.make_target`. Files, masks of COCO and proposals need the extra ``detection``.
+An item is an image, float32 (3, H, W) in [0, 1], and a target: of detection a dict with torchvision's keys (see
+:func:`~fastcnn.data.targets.make_target`), of classification a label, of segmentation an int64 (H, W) map. Files,
+masks of COCO and region proposals need the extra ``detection``.
 """
 
 from fastcnn.data import transforms
 from fastcnn.data.coco import CocoDetection, coco_results
 from fastcnn.data.draw import draw_detections
+from fastcnn.data.folders import ClassMaps, ImageFolder, Images, SegmentationFolder, VOCSegmentation
 from fastcnn.data.images import photograph, read_image, write_image
 from fastcnn.data.proposals import edge_boxes, selective_search
 from fastcnn.data.scenes import Scenes
@@ -18,10 +20,15 @@ from fastcnn.models.detection.windows import sliding_windows, warp_crops
 __all__ = [
     "SHAPES",
     "VOC_CLASSES",
+    "ClassMaps",
     "CocoDetection",
+    "ImageFolder",
+    "Images",
     "Scenes",
+    "SegmentationFolder",
     "Target",
     "VOCDetection",
+    "VOCSegmentation",
     "coco_results",
     "collate",
     "draw_detections",

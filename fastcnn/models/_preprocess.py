@@ -60,6 +60,10 @@ class Preprocess:
         image = F.interpolate(image, size, mode=self.interpolation, align_corners=False, antialias=True)
         top, left = (round((side - self.input_size) / 2) for side in size)
         image = image[..., top : top + self.input_size, left : left + self.input_size]
+        return self.normalize(image)
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """Floating pixels (..., C, H, W) in [0, 1], of any size, less ``mean``, over ``std``."""
         mean, std = (image.new_tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
         return (image - mean) / std
 
