@@ -10,11 +10,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from fastcnn.data import SHAPES, ImageFolder, Scenes
+from fastcnn.metrics import TopK
 from fastcnn.models import ConvNet
 from fastcnn.train.loading import Kept
 from fastcnn.train.losses import classification_loss
 from fastcnn.train.processes import Processes
-from fastcnn.train.task import Figure, Item, Task, Transform, batches, fit_channels, flip
+from fastcnn.train.task import Figure, Item, Task, Transform, batches, fit_channels, flip, merged
 
 RADIUS = (0.25, 0.45)  # Of the one shape in a scene that is to be classified.
 
@@ -54,15 +55,14 @@ class Classification(Task):
     def evaluate(
         net: ConvNet, data: Dataset[Item], *, batch_size: int, device: Any, processes: Processes
     ) -> dict[str, Any]:
-        """``top1_error`` and ``top5_error``: of images, the share whose label is not among the first of the scores."""
-        found: list[int] = []
+        """``top1_error`` and ``top5_error``: of images, the share whose label is not among the best scores."""
+        metrics = TopK(sorted({1, min(5, net.num_classes)}))
         for batch in batches(data, batch_size, processes):
             images = torch.stack([prepare(net, image) for _, (image, _) in batch])
             logits: Any = net(images.to(device))
             labels = torch.tensor([label for _, (_, label) in batch], device=logits.device)
-            found += ranks(logits, labels).tolist()
-        found = processes.gather(found)
-        return {f"top{k}_error": sum(rank >= k for rank in found) / max(len(found), 1) for k in (1, 5)}
+            metrics.update(logits, labels)
+        return merged(metrics, processes).compute()
 
 
 def prepare(net: ConvNet, image: Tensor) -> Tensor:

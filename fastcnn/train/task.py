@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.data import Dataset
 
+from fastcnn.data.folders import IGNORED
 from fastcnn.models import ConvNet
 from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import Recipe
 
+Metric = TypeVar("Metric", bound=Any)
 Item = tuple[Tensor, Any]
 Transform = Callable[[Tensor, Any], Item]
 HELD_OUT_SEED = 1_000_003  # Between the seeds of scenes to learn from and of those to be tested on.
@@ -102,7 +105,8 @@ class Task(ABC):
 
     def line(self, metrics: Mapping[str, Any]) -> str:
         """The figures as the log says them."""
-        return "  ".join(f"{figure.label} {metrics[figure.key]:.4f}" for figure in (self.figure, *self.others))
+        shown = (figure for figure in (self.figure, *self.others) if figure.key in metrics)
+        return "  ".join(f"{figure.label} {metrics[figure.key]:.4f}" for figure in shown)
 
     def scenes(self, held_out: bool) -> tuple[int, int]:
         """How many scenes a recipe asks for, and their seed.
@@ -130,6 +134,13 @@ def batches(data: Dataset[Item], batch_size: int, processes: Processes) -> Itera
         yield [(index, data[index]) for index in mine[start : start + batch_size]]
 
 
+def merged(metrics: Metric, processes: Processes) -> Metric:
+    """What all processes' metrics have seen."""
+    first, *rest = processes.gather([metrics])
+    first.merge(*rest)
+    return first
+
+
 def fit_channels(images: Tensor, channels: int) -> Tensor:
     """RGB images (..., 3, H, W) as a network of so many input channels takes them: grey is BT.601's luma.
 
@@ -148,3 +159,26 @@ def flip(image: Tensor, target: Any) -> Item:
     if torch.rand(()).item() < 0.5:
         return image, target
     return image.flip(-1), target.flip(-1) if isinstance(target, Tensor) and target.dim() > 1 else target
+
+
+class Crop:
+    """A square of an image and of its class map, if that is its target, at a random place or the middle one. Where the
+    image is smaller, it is black around it, and the map ignored.
+
+    Args:
+        size: its side in pixels.
+    """
+
+    def __init__(self, size: int, random: bool = True) -> None:
+        self.size, self.random = size, random
+
+    def __call__(self, image: Tensor, target: Any) -> Item:
+        missing = [max(self.size - side, 0) for side in reversed(image.shape[-2:])]
+        around = [part for less in missing for part in (less // 2, less - less // 2)]
+        image = F.pad(image, around)
+        spare = [side - self.size for side in image.shape[-2:]]
+        top, left = (int(torch.randint(less + 1, ())) if self.random else less // 2 for less in spare)
+        rows, columns = slice(top, top + self.size), slice(left, left + self.size)
+        if isinstance(target, Tensor):
+            target = F.pad(target, around, value=IGNORED)[rows, columns]
+        return image[:, rows, columns], target

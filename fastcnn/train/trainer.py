@@ -73,9 +73,9 @@ class Trainer:
         self.options = {**overrides, **self.task.options(self.classes)}
         # What the kernels are the fastest in; images become so in the first convolution.
         self.net = self._network().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.frozen = freeze(self.net, recipe.freeze)
         self.optimizer = make_optimizer(self.net, recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "float16")
-        self.frozen = freeze(self.net, recipe.freeze)
         self.step = 0
         self.history: list[dict[str, Any]] = []
         self.checks: list[dict[str, Any]] = []

@@ -1,0 +1,101 @@
+"""Super-resolution: images made small, differences of pixels, PSNR against bicubic interpolation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from fastcnn.data import Images, Scenes
+from fastcnn.metrics import psnr
+from fastcnn.models import ConvNet
+from fastcnn.models.restoration import bicubic, rgb_to_ycbcr
+from fastcnn.train.loading import Kept
+from fastcnn.train.processes import Processes
+from fastcnn.train.recipes import Recipe
+from fastcnn.train.task import Crop, Figure, Item, Task, Transform, batches, flip
+
+LOSSES = {"l1": F.l1_loss, "l2": F.mse_loss}
+
+
+class SuperResolution(Task):
+    """Images of any size are learnt from in squares of ``recipe.size``, at random places unless ``augment`` is "none";
+    tests are on whole images, cut off to a multiple of the network's scale.
+
+    The small image is the large one by antialiased bicubic interpolation, rounded to whole 255ths as in a file.
+    """
+
+    figure = Figure("gain", "gain over bicubic, dB")
+    others = (Figure("psnr", "PSNR, dB"),)
+    layouts = ("scenes", "folder")
+    augmentations = {"none": (), "flip": (flip,)}
+
+    def __init__(self, recipe: Recipe, net: ConvNet, processes: Processes) -> None:
+        super().__init__(recipe, net, processes)
+        self.scale: int = net.row.scale  # type: ignore[attr-defined]
+        if recipe.size % self.scale:
+            raise ValueError(f"size must be a multiple of the scale {self.scale}, got {recipe.size}")
+
+    def open(self, held_out: bool) -> tuple[Dataset[Item], tuple[str, ...]]:
+        recipe = self.recipe
+        if recipe.data == "scenes":
+            count, seed = self.scenes(held_out)
+            data: Dataset[Item] = Kept(Scenes(count, recipe.size, seed, transforms=lambda image, _: (image, None)), count)
+        else:
+            data = Images(Path(recipe.root) / self.part(held_out))
+        return Pairs(data, self.scale) if held_out else data, ()
+
+    def transforms(self, net: ConvNet) -> tuple[Transform, ...]:
+        cut = Crop(self.recipe.size, random=self.recipe.augment != "none")
+        return (cut, *super().transforms(net), lambda image, _: (shrink(image, self.scale), image))
+
+    def losses(self, model: nn.Module, images: Tensor, targets: Tensor, device: torch.device) -> dict[str, Tensor]:
+        images, targets = images.to(device), targets.to(device)
+        # One channel is luma, and takes the place of an image that is large already.
+        luma = self.row.in_channels == 1
+        inputs = rgb_to_ycbcr(bicubic(images, self.scale))[:, :1] if luma else images
+        wanted = rgb_to_ycbcr(targets)[:, :1] if luma else targets
+        return {"loss": LOSSES[self.recipe.loss](model(inputs).float(), wanted)}
+
+    @staticmethod
+    def evaluate(
+        net: ConvNet, data: Dataset[Item], *, batch_size: int, device: Any, processes: Processes
+    ) -> dict[str, Any]:
+        """``psnr`` and ``bicubic_psnr``, of luma without ``scale`` pixels at each border, in dB, means over images; and
+        ``gain``, their difference."""
+        scale: int = net.row.scale  # type: ignore[attr-defined]
+        found: list[tuple[float, float]] = []
+        for batch in batches(data, batch_size, processes):
+            for _, (small, large) in batch:
+                small, large = small.to(device), large.to(device)
+                results = (net.upscale(small), bicubic(small, scale).clamp(0, 1))  # type: ignore[operator]
+                found.append(tuple(float(psnr(each, large, border=scale, luma=True)) for each in results))
+        ours, others = torch.tensor(processes.gather(found), dtype=torch.float64).mean(0).tolist()
+        return {"psnr": ours, "bicubic_psnr": others, "gain": ours - others}
+
+
+class Pairs(Dataset[Item]):
+    """Small images and the large ones they are made of, for tests."""
+
+    def __init__(self, data: Dataset[Item], scale: int) -> None:
+        self.data, self.scale = data, scale
+
+    def __len__(self) -> int:
+        return len(self.data)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> Item:
+        image, _ = self.data[index]
+        height, width = (side - side % self.scale for side in image.shape[1:])
+        image = image[:, :height, :width]
+        return shrink(image, self.scale), image
+
+
+def shrink(image: Tensor, scale: int) -> Tensor:
+    """(3, H, W) to (3, H / scale, W / scale), in 255ths."""
+    size = [side // scale for side in image.shape[1:]]
+    small = F.interpolate(image[None], size, mode="bicubic", align_corners=False, antialias=True)[0]
+    return (small.clamp(0, 1) * 255).round() / 255
