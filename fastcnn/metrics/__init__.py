@@ -1,6 +1,17 @@
-"""How good detections are: VOC's average precision, and COCO's for boxes and masks."""
+"""How good networks are: top-k errors, maps of classes, VOC's average precision, and COCO's for boxes and masks."""
 
+from fastcnn.metrics.classification import TopK, topk_error
 from fastcnn.metrics.coco import CocoMetrics
+from fastcnn.metrics.search import search_objective
+from fastcnn.metrics.segmentation import SegmentationMetrics
 from fastcnn.metrics.voc import VOCMetrics, average_precision
 
-__all__ = ["CocoMetrics", "VOCMetrics", "average_precision"]
+__all__ = [
+    "CocoMetrics",
+    "SegmentationMetrics",
+    "TopK",
+    "VOCMetrics",
+    "average_precision",
+    "search_objective",
+    "topk_error",
+]
