@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fastcnn.models import ConvNet, create
 from fastcnn.train.checkpoints import read_checkpoint, write_checkpoint
 from fastcnn.train.evaluation import evaluate
+from fastcnn.train.freezing import freeze
 from fastcnn.train.loading import mix, training_loader
 from fastcnn.train.optimisers import clip, count_cuts, make_optimizer, rate
 from fastcnn.train.processes import Processes

@@ -6,10 +6,12 @@ from itertools import pairwise
 import pytest
 import torch
 
-from fastcnn.models import list_models
+from fastcnn.models import create, list_models
 from fastcnn.train import RECIPES, Recipe, change, find_recipe
-from fastcnn.train.loading import AUGMENT, Augmented, Batches, mix, open_data
-from fastcnn.train.trainer import rate
+from fastcnn.train.detection import Detection
+from fastcnn.train.loading import Augmented, Batches, mix
+from fastcnn.train.optimisers import rate
+from fastcnn.train.processes import Processes
 
 
 def test_every_recipe_trains_a_detector_from_nothing_on_scenes():
@@ -34,7 +36,7 @@ def test_settings_have_the_type_of_their_field():
         ("steps=0", "steps must be at least 1, got 0"),
         ("lr=-1", "lr must not be negative, got -1.0"),
         ("lr=nan", "lr must not be negative, got nan"),
-        ("data=cifar", "data must be one of scenes, voc, coco, got 'cifar'"),
+        ("data=cifar", "data must be one of scenes, folder, voc, coco, got 'cifar'"),
         ("data=voc", "data=voc needs root=FOLDER"),
         ("options=[1]", r"options must be a JSON object, got '\[1\]'"),
         ("options={", "options must be a JSON object, got '{'"),
@@ -49,7 +51,7 @@ def test_bad_settings_are_refused_in_a_line(setting, message):
 def test_a_detector_without_a_recipe_has_the_defaults():
     assert find_recipe("retinanet_resnet50_fpn") == Recipe(network="retinanet_resnet50_fpn")
     with pytest.raises(
-        ValueError, match="neither a recipe nor a detector is called 'retinant'; did you mean retinanet"
+        ValueError, match="neither a recipe nor a network is called 'retinant'; did you mean retinanet"
     ):
         find_recipe("retinant")
 
@@ -85,10 +87,17 @@ def test_mixed_seeds_differ():
     assert len(seeds) == 1000 and all(0 <= seed < 2**63 for seed in seeds)
 
 
-@pytest.mark.parametrize("augment", AUGMENT)
+def detection(**settings):
+    """The task of a small detector."""
+    recipe = Recipe(network="ssdlite160_mobilenet_v2_x0_35", **settings)
+    return Detection(recipe, create(recipe.network, device="meta"), Processes())
+
+
+@pytest.mark.parametrize("augment", Detection.augmentations)
 def test_augmentation_is_of_the_place_alone(augment):
-    data, _ = open_data(Recipe(network="lenet5", train="3", size=48), held_out=False)
-    augmented = Augmented(data, augment, 5)
+    task = detection(train="3", size=48, augment=augment)
+    data, _ = task.open(False)
+    augmented = Augmented(data, task.transforms(None), 5)
     first = [augmented[(epoch, 1)] for epoch in range(8)]
     torch.rand(7)
     for (image, target), (again, same) in zip(first, [augmented[(epoch, 1)] for epoch in range(8)], strict=True):
@@ -98,8 +107,8 @@ def test_augmentation_is_of_the_place_alone(augment):
 
 
 def test_held_out_scenes_are_others():
-    recipe = Recipe(network="lenet5", train="4", held_out="4", size=32)
-    (learnt, classes), (tested, _) = (open_data(recipe, held_out) for held_out in (False, True))
+    task = detection(train="4", held_out="4", size=32)
+    (learnt, classes), (tested, _) = (task.open(held_out) for held_out in (False, True))
     assert len(classes) == 8 and len(learnt) == len(tested) == 4
     assert not any(torch.equal(a[0], b[0]) for a in learnt for b in tested)
 

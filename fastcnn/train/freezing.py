@@ -1,0 +1,3 @@
+from torch import nn
+def freeze(net, up_to):
+    return ()
