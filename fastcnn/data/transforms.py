@@ -12,10 +12,11 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from fastcnn.data.targets import MIRRORED, Target, keep_objects
-from fastcnn.models.detection.boxes import box_area, box_iou, clip_boxes, image_limits
+from fastcnn.data._random import below, happens, probability, uniform
+from fastcnn.data.geometry import crop_objects, flip, pad
+from fastcnn.data.targets import Target
+from fastcnn.models.detection.boxes import box_iou
 
 Pair = tuple[Tensor, Target]
 
@@ -36,20 +37,10 @@ class RandomHorizontalFlip:
     """Mirrors image, boxes, masks and landmarks (L, 5, 2) of faces with probability ``p``."""
 
     def __init__(self, p: float = 0.5) -> None:
-        self.p = _probability(p)
+        self.p = probability(p)
 
     def __call__(self, image: Tensor, target: Target) -> Pair:
-        if not _happens(self.p):
-            return image, target
-        x1, y1, x2, y2 = target["boxes"].unbind(1)
-        width = image.size(2)
-        target = target | {"boxes": torch.stack((width - x2, y1, width - x1, y2), 1)}
-        if "masks" in target:
-            target["masks"] = target["masks"].flip(2)
-        if "landmarks" in target:
-            x, y = target["landmarks"][:, MIRRORED].unbind(-1)
-            target["landmarks"] = torch.stack((width - x, y), -1)
-        return image.flip(2), target
+        return flip(image, target) if happens(self.p) else (image, target)
 
 
 class RandomZoomOut:
@@ -69,25 +60,17 @@ class RandomZoomOut:
     ) -> None:
         if not 1 <= side_range[0] <= side_range[1]:
             raise ValueError(f"side_range must be 1 <= least <= largest, got {side_range}")
-        self.fill, self.side_range, self.p = fill, side_range, _probability(p)
+        self.fill, self.side_range, self.p = fill, side_range, probability(p)
 
     def __call__(self, image: Tensor, target: Target) -> Pair:
-        if not _happens(self.p):
+        if not happens(self.p):
             return image, target
         height, width = image.shape[1:]
-        factor = _uniform(*self.side_range)
+        factor = uniform(*self.side_range)
         canvas_height, canvas_width = int(height * factor), int(width * factor)
-        top, left = _below(canvas_height - height + 1), _below(canvas_width - width + 1)
-        canvas = image.new_tensor(self.fill).reshape(-1, 1, 1).expand(image.size(0), canvas_height, canvas_width)
-        canvas = canvas.clone()
-        canvas[:, top : top + height, left : left + width] = image
-        target = target | {"boxes": target["boxes"] + target["boxes"].new_tensor((left, top, left, top))}
-        if "masks" in target:
-            around = (left, canvas_width - width - left, top, canvas_height - height - top)
-            target["masks"] = F.pad(target["masks"], around)
-        if "landmarks" in target:
-            target["landmarks"] = target["landmarks"] + target["landmarks"].new_tensor((left, top))
-        return canvas, target
+        top, left = below(canvas_height - height + 1), below(canvas_width - width + 1)
+        sides = (left, canvas_width - width - left, top, canvas_height - height - top)
+        return pad(image, target, sides, self.fill)
 
 
 class RandomIoUCrop:
@@ -126,7 +109,7 @@ class RandomIoUCrop:
 
     def __call__(self, image: Tensor, target: Target) -> Pair:
         while len(target["boxes"]):
-            least = self.options[_below(len(self.options))]
+            least = self.options[below(len(self.options))]
             if least >= 1:
                 break
             for _ in range(self.trials):
@@ -139,10 +122,10 @@ class RandomIoUCrop:
     def _patch(self, image: Tensor) -> Tensor | None:
         """(1, 4) corners, or none if the sides drawn are of another ratio than allowed."""
         height, width = image.shape[1:]
-        rows, columns = int(height * _uniform(*self.scale)), int(width * _uniform(*self.scale))
+        rows, columns = int(height * uniform(*self.scale)), int(width * uniform(*self.scale))
         if not rows or not columns or not self.ratio[0] <= columns * height / (rows * width) <= self.ratio[1]:
             return None
-        top, left = _below(height - rows + 1), _below(width - columns + 1)
+        top, left = below(height - rows + 1), below(width - columns + 1)
         return image.new_tensor([(left, top, left + columns, top + rows)], dtype=torch.float32)
 
     @staticmethod
@@ -177,18 +160,18 @@ class RandomPhotometricDistort:
         p: float = 0.5,
     ) -> None:
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
-        self.p = _probability(p)
+        self.p = probability(p)
 
     def __call__(self, image: Tensor, target: Target) -> Pair:
         matrix = torch.eye(3, dtype=torch.float64)
-        if _happens(self.p):
-            saturation = _uniform(*self.saturation)
+        if happens(self.p):
+            saturation = uniform(*self.saturation)
             matrix = saturation * matrix + (1 - saturation) * LUMA
-        if _happens(self.p):
-            matrix = turn_hue(_uniform(*self.hue)) @ matrix
-        contrast = _uniform(*self.contrast) if _happens(self.p) else 1.0
-        brightness = _uniform(*self.brightness) if _happens(self.p) else 1.0
-        if _happens(self.p):
+        if happens(self.p):
+            matrix = turn_hue(uniform(*self.hue)) @ matrix
+        contrast = uniform(*self.contrast) if happens(self.p) else 1.0
+        brightness = uniform(*self.brightness) if happens(self.p) else 1.0
+        if happens(self.p):
             matrix = matrix[torch.randperm(3)]
         # Neither of the maps above changes what contrast is measured from, the mean luma of the image.
         middle = (1 - contrast) * (LUMA[0].to(image) @ image.flatten(1).mean(1))
@@ -212,33 +195,5 @@ def turn_hue(turns: float) -> Tensor:
 
 def _crop(image: Tensor, target: Target, patch: Tensor, kept: Tensor) -> Pair:
     left, top, right, bottom = (int(side) for side in patch[0].tolist())
-    if "masks" in target:
-        masks = target["masks"][:, top:bottom, left:right]
-        target = target | {"masks": masks}
-        kept = kept & masks.flatten(1).ne(0).any(1)
-    target = keep_objects(target, kept)
-    old = target["boxes"]
-    boxes = clip_boxes(old - old.new_tensor((left, top, left, top)), image_limits([(bottom - top, right - left)], old))
-    target["area"] = target["area"] * box_area(boxes) / box_area(old)
-    if "landmarks" in target:
-        target["landmarks"] = target["landmarks"] - target["landmarks"].new_tensor((left, top))
-    target["boxes"] = boxes
+    target = crop_objects(target, (top, left, bottom - top, right - left), kept)
     return image[:, top:bottom, left:right], target
-
-
-def _probability(p: float) -> float:
-    if not 0 <= p <= 1:
-        raise ValueError(f"p must be from 0 to 1, got {p}")
-    return p
-
-
-def _happens(p: float) -> bool:
-    return torch.rand(()).item() < p
-
-
-def _uniform(least: float, largest: float) -> float:
-    return least + (largest - least) * torch.rand(()).item()
-
-
-def _below(end: int) -> int:
-    return int(torch.randint(end, ()))

@@ -2,6 +2,7 @@
 
 from fastcnn.models import classification, detection
 from fastcnn.models._classes import COCO_CLASSES, COCO_SLOTS, VOC_CLASSES
+from fastcnn.models._freeze import freeze
 from fastcnn.models._metadata import read_metadata
 from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._preprocess import Preprocess
@@ -23,12 +24,14 @@ from fastcnn.models._summary import (
     trace_shapes,
 )
 from fastcnn.models._weights import load_weights, read_state_dict
+from fastcnn.models.evaluators import Ensemble, dense_predict, multi_crop_predict, multi_scale_predict
 
 __all__ = [
     "COCO_CLASSES",
     "COCO_SLOTS",
     "VOC_CLASSES",
     "ConvNet",
+    "Ensemble",
     "Feature",
     "Preprocess",
     "Row",
@@ -39,11 +42,15 @@ __all__ = [
     "count_weights_only",
     "create",
     "create_from",
+    "dense_predict",
     "detection",
     "find_entry",
+    "freeze",
     "list_models",
     "list_weights",
     "load_weights",
+    "multi_crop_predict",
+    "multi_scale_predict",
     "read_metadata",
     "read_state_dict",
     "register",

@@ -45,6 +45,18 @@ class Preprocess:
             TypeError: another dtype.
             ValueError: another rank, an empty image, or channels other than ``mean`` has.
         """
+        image = self._pixels(image)
+        image = image[None] if image.dim() == 3 else image
+        image = resize_shorter(image, round(self.input_size / self.crop_pct), self.interpolation)
+        top, left = (round((side - self.input_size) / 2) for side in image.shape[-2:])
+        return self._centred(image[..., top : top + self.input_size, left : left + self.input_size])
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """The same without resize and crop: (C, H, W) or (N, C, H, W) stays of that shape. For crops and sizes of one's
+        own; raises the same."""
+        return self._centred(self._pixels(image))
+
+    def _pixels(self, image: Tensor) -> Tensor:
         if image.dtype == torch.uint8:
             image = image.float() / 255
         elif not image.is_floating_point():
@@ -52,20 +64,21 @@ class Preprocess:
         if image.dim() not in (3, 4) or image.shape[-3] != len(self.mean) or 0 in image.shape[-2:]:
             expected = f"({len(self.mean)}, H, W) or (N, {len(self.mean)}, H, W)"
             raise ValueError(f"preprocess takes {expected}, got {tuple(image.shape)}")
-        if image.dim() == 3:
-            image = image[None]
-        height, width = image.shape[-2:]
-        shorter, resized = min(height, width), round(self.input_size / self.crop_pct)
-        size = (resized * height // shorter, resized * width // shorter)
-        image = F.interpolate(image, size, mode=self.interpolation, align_corners=False, antialias=True)
-        top, left = (round((side - self.input_size) / 2) for side in size)
-        image = image[..., top : top + self.input_size, left : left + self.input_size]
-        return self.normalize(image)
+        return image
 
-    def normalize(self, image: Tensor) -> Tensor:
-        """Floating pixels (..., C, H, W) in [0, 1], of any size, less ``mean``, over ``std``."""
+    def _centred(self, image: Tensor) -> Tensor:
         mean, std = (image.new_tensor(values).reshape(-1, 1, 1) for values in (self.mean, self.std))
         return (image - mean) / std
+
+
+def resize_shorter(image: Tensor, side: int, interpolation: str = "bilinear") -> Tensor:
+    """Floating (C, H, W) or (N, C, H, W) whose shorter side becomes ``side``, antialiased; the longer in proportion,
+    cut off to whole pixels."""
+    height, width = image.shape[-2:]
+    size = (side * height // min(height, width), side * width // min(height, width))
+    batch = image[None] if image.dim() == 3 else image
+    resized = F.interpolate(batch, size, mode=interpolation, align_corners=False, antialias=True)
+    return resized[0] if image.dim() == 3 else resized
 
 
 IMAGENET = Preprocess()

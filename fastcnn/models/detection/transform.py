@@ -68,7 +68,7 @@ class DetectionTransform:
         if targets is None:
             return batch, sizes, None
         olds = map(_size, images)
-        return batch, sizes, [_resize_target(*each) for each in zip(targets, olds, sizes, strict=True)]
+        return batch, sizes, [resize_target(*each) for each in zip(targets, olds, sizes, strict=True)]
 
     def resized(self, size: Size, training: bool = False, generator: torch.Generator | None = None) -> Size:
         """What becomes of an image of this size."""
@@ -112,7 +112,8 @@ def _size(image: Tensor) -> Size:
     return image.size(1), image.size(2)
 
 
-def _resize_target(target: Target, old: Size, new: Size) -> Target:
+def resize_target(target: Target, old: Size, new: Size) -> Target:
+    """Boxes, masks (G, H, W) and landmarks (G, P, 2) of an image of the size ``old`` in one of the size ``new``."""
     target = {**target, "boxes": resize_boxes(target["boxes"], old, new)}
     if "landmarks" in target:
         target["landmarks"] = resize_points(target["landmarks"], old, new)
