@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from fastcnn.data.geometry import IGNORED
 from fastcnn.data.images import read_image
 from fastcnn.models import VOC_CLASSES
 from fastcnn.models._extras import extra
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm", ".tif", ".tiff")
-IGNORED = 255  # Pixels of a class map that count neither way.
 
 
 class ImageFolder(Dataset[tuple[Tensor, int]]):

@@ -1,6 +1,6 @@
 """Networks: ``create`` one of ``list_models``; ``summary`` counts it; ``load_weights`` fills it."""
 
-from fastcnn.models import classification, detection
+from fastcnn.models import classification, detection, generation, restoration
 from fastcnn.models._classes import COCO_CLASSES, COCO_SLOTS, VOC_CLASSES
 from fastcnn.models._freeze import freeze
 from fastcnn.models._metadata import read_metadata
@@ -46,6 +46,7 @@ __all__ = [
     "detection",
     "find_entry",
     "freeze",
+    "generation",
     "list_models",
     "list_weights",
     "load_weights",
@@ -54,6 +55,7 @@ __all__ = [
     "read_metadata",
     "read_state_dict",
     "register",
+    "restoration",
     "save_weights",
     "summary",
     "trace_shapes",

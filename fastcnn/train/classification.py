@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from fastcnn.data import SHAPES, ImageFolder, Scenes
+from fastcnn.data import SHAPES, ImageFolder, RandomResizedCrop, Scenes
+from fastcnn.data import transforms as change
 from fastcnn.metrics import TopK
 from fastcnn.models import ConvNet
 from fastcnn.train.loading import Kept
 from fastcnn.train.losses import classification_loss
 from fastcnn.train.processes import Processes
-from fastcnn.train.task import Figure, Item, Task, Transform, batches, fit_channels, flip, merged
+from fastcnn.train.task import Figure, Item, Task, Transform, batches, fit_channels, merged, normalize
 
+_FLIP = change.RandomHorizontalFlip()
 RADIUS = (0.25, 0.45)  # Of the one shape in a scene that is to be classified.
 
 
@@ -29,7 +31,7 @@ class Classification(Task):
     figure = Figure("top1_error", "top-1 error", rises=False)
     others = (Figure("top5_error", "top-5 error", rises=False),)
     layouts = ("scenes", "folder")
-    augmentations = {"none": (), "flip": (flip,)}
+    augmentations = {"none": (), "flip": (_FLIP,), "crop": (_FLIP,), "distort": (change.RandomPhotometricDistort(), _FLIP)}
 
     def open(self, held_out: bool) -> tuple[Dataset[Item], tuple[str, ...]]:
         recipe = self.recipe
@@ -44,7 +46,10 @@ class Classification(Task):
         return data, data.classes
 
     def transforms(self, net: ConvNet) -> tuple[Transform, ...]:
-        return (*super().transforms(net), lambda image, label: (prepare(net, image), label))
+        if self.recipe.augment != "crop":
+            return (*super().transforms(net), lambda image, label: (prepare(net, image), label))
+        part = RandomResizedCrop(net.preprocess.input_size)
+        return (part, *super().transforms(net), lambda image, label: (normalize(net, image), label))
 
     def losses(self, model: nn.Module, images: Tensor, targets: Tensor, device: torch.device) -> dict[str, Tensor]:
         outputs = model(images.to(device))

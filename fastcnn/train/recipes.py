@@ -20,12 +20,11 @@ CHOICES = {
     "augment": ("none", "flip", "crop", "distort", "ssd"),
     "loss": ("l1", "l2"),
 }
-AT_LEAST_ONE = ("batch_size", "steps", "log_every", "size", "patience")
+AT_LEAST_ONE = ("batch_size", "steps", "log_every", "size")
 NOT_NEGATIVE = (
     *("lr", "momentum", "warmup", "weight_decay", "clip", "adjustable_clip", "label_smoothing", "auxiliary_weight"),
-    *("seed", "workers", "check_every"),
+    *("patience", "seed", "workers", "check_every"),
 )
-CUT, CUTS = 0.1, 3  # Of the rate, where a held-out figure no longer gets better.
 # Fields that a run may be resumed with other values of: none of them changes what is learnt.
 FREE = ("workers", "log_every", "check_every", "root")
 
@@ -39,8 +38,8 @@ class Recipe:
             "super_resolution".
         options: overrides of its row, as the JSON of :mod:`fastcnn.models._metadata`: ``{"width_mult": 0.5}``.
         weights: a file or tag to begin from; its classes may be others.
-        freeze: of a network with features, what is left as it is: the name of a feature up to which, or "all", which is
-            everything but the head. Batch norms there keep their statistics.
+        freeze: what is left as it is, by :func:`fastcnn.models.freeze`: "all" but the head, or the name of the feature
+            up to which.
         data: "scenes" (:class:`fastcnn.data.Scenes`, drawn once and kept in memory), or "folder", "voc" or "coco", a
             folder of that layout; see the classes of :mod:`fastcnn.data` and docs/training.md.
         root: the folder.
@@ -51,12 +50,12 @@ class Recipe:
             super-resolution. Classifiers take ``preprocess.input_size`` of their row, whatever size the images have.
         batch_size: images of a step, over all processes.
         steps: of the optimiser.
-        optimizer: "adamw"; "sgd" with ``momentum``; or "rmsprop" with ``momentum``, a decay of 0.9 and an epsilon of
-            1.0 (Szegedy et al., Rethinking the Inception Architecture, 2016, section 8; torch adds it to the root).
+        optimizer: "adamw"; "sgd" with ``momentum``; or "rmsprop" with ``momentum``, of
+            :class:`fastcnn.train.RMSprop`.
         lr: the highest rate, which is reached after ``warmup`` steps.
         schedule: from there on, "cosine" takes the rate to nothing; "step" to a tenth at each of ``milestones``;
-            "plateau" to a tenth, at most three times, where ``patience`` checks in a row found the figure on held-out
-            images no better than before (Krizhevsky et al., 2012, section 5).
+            "plateau" to a tenth after more than ``patience`` checks in a row whose figure on held-out images is no
+            better, at most three times, as :func:`fastcnn.train.reduce_on_plateau`.
         milestones: shares of ``steps``, with commas between.
         weight_decay: of weights that are matrices or more; not of norms and biases.
         clip: the gradients' norm is cut down to this; 0 leaves them.

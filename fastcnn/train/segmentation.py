@@ -12,12 +12,14 @@ from torch.utils.data import Dataset
 
 from fastcnn.data import SHAPES, Scenes, SegmentationFolder, VOCSegmentation
 from fastcnn.data import transforms as change
-from fastcnn.data.folders import IGNORED
+from fastcnn.data.geometry import IGNORED
 from fastcnn.metrics import SegmentationMetrics
 from fastcnn.models import ConvNet
 from fastcnn.train.loading import Kept
 from fastcnn.train.processes import Processes
-from fastcnn.train.task import Crop, Figure, Item, Task, Transform, batches, fit_channels, flip, merged
+from fastcnn.train.task import Figure, Item, Task, Transform, batches, merged, normalize, square
+
+_FLIP = change.RandomHorizontalFlip()
 
 
 class Segmentation(Task):
@@ -31,7 +33,7 @@ class Segmentation(Task):
     figure = Figure("mean_iu", "mean IU")
     others = (Figure("pixel_accuracy", "pixel accuracy"),)
     layouts = ("scenes", "folder", "voc")
-    augmentations = {"none": (), "flip": (flip,), "distort": (change.RandomPhotometricDistort(), flip)}
+    augmentations = {"none": (), "flip": (_FLIP,), "distort": (change.RandomPhotometricDistort(), _FLIP)}
 
     def open(self, held_out: bool) -> tuple[Dataset[Item], tuple[str, ...]]:
         recipe = self.recipe
@@ -48,8 +50,7 @@ class Segmentation(Task):
         return SegmentationFolder(Path(recipe.root) / self.part(True), learnt.classes), learnt.classes
 
     def transforms(self, net: ConvNet) -> tuple[Transform, ...]:
-        cut = Crop(self.recipe.size, random=self.recipe.augment != "none")
-        return (*super().transforms(net), cut, lambda image, target: (prepare(net, image), target))
+        return (square(self.recipe), *super().transforms(net), lambda image, target: (normalize(net, image), target))
 
     def losses(self, model: nn.Module, images: Tensor, targets: Tensor, device: torch.device) -> dict[str, Tensor]:
         outputs, targets = model(images.to(device)), targets.to(device)
@@ -76,18 +77,13 @@ class Segmentation(Task):
         """The figures of :class:`fastcnn.metrics.SegmentationMetrics`."""
         metrics = SegmentationMetrics(net.num_classes)
         for batch in batches(data, batch_size, processes):
-            pairs = [(prepare(net, image), target) for _, (image, target) in batch]
+            pairs = [(normalize(net, image), target) for _, (image, target) in batch]
             alike = len({image.shape for image, _ in pairs}) == 1
             for group in [pairs] if alike else [[pair] for pair in pairs]:
                 images, targets = Segmentation.collate(group)
                 logits: Any = net(images.to(device))
                 metrics.update(logits.argmax(1).cpu(), middle(targets, logits))
         return merged(metrics, processes).compute()
-
-
-def prepare(net: ConvNet, image: Tensor) -> Tensor:
-    """An image as the network takes it, of its own size."""
-    return net.preprocess.normalize(fit_channels(image, net.in_channels))
 
 
 def middle(targets: Tensor, logits: Tensor) -> Tensor:

@@ -11,13 +11,13 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from fastcnn.data import Images, Scenes
-from fastcnn.metrics import psnr
+from fastcnn.data import transforms as change
 from fastcnn.models import ConvNet
-from fastcnn.models.restoration import bicubic, rgb_to_ycbcr
+from fastcnn.models.restoration.images import bicubic, rgb_to_ycbcr
 from fastcnn.train.loading import Kept
 from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import Recipe
-from fastcnn.train.task import Crop, Figure, Item, Task, Transform, batches, flip
+from fastcnn.train.task import Figure, Item, Task, Transform, batches, square
 
 LOSSES = {"l1": F.l1_loss, "l2": F.mse_loss}
 
@@ -32,7 +32,7 @@ class SuperResolution(Task):
     figure = Figure("gain", "gain over bicubic, dB")
     others = (Figure("psnr", "PSNR, dB"),)
     layouts = ("scenes", "folder")
-    augmentations = {"none": (), "flip": (flip,)}
+    augmentations = {"none": (), "flip": (change.RandomHorizontalFlip(),)}
 
     def __init__(self, recipe: Recipe, net: ConvNet, processes: Processes) -> None:
         super().__init__(recipe, net, processes)
@@ -50,8 +50,7 @@ class SuperResolution(Task):
         return Pairs(data, self.scale) if held_out else data, ()
 
     def transforms(self, net: ConvNet) -> tuple[Transform, ...]:
-        cut = Crop(self.recipe.size, random=self.recipe.augment != "none")
-        return (cut, *super().transforms(net), lambda image, _: (shrink(image, self.scale), image))
+        return (square(self.recipe), *super().transforms(net), lambda image, _: (shrink(image, self.scale), image))
 
     def losses(self, model: nn.Module, images: Tensor, targets: Tensor, device: torch.device) -> dict[str, Tensor]:
         images, targets = images.to(device), targets.to(device)
@@ -73,7 +72,7 @@ class SuperResolution(Task):
             for _, (small, large) in batch:
                 small, large = small.to(device), large.to(device)
                 results = (net.upscale(small), bicubic(small, scale).clamp(0, 1))  # type: ignore[operator]
-                found.append(tuple(float(psnr(each, large, border=scale, luma=True)) for each in results))
+                found.append(tuple(_psnr(each, large, scale) for each in results))
         ours, others = torch.tensor(processes.gather(found), dtype=torch.float64).mean(0).tolist()
         return {"psnr": ours, "bicubic_psnr": others, "gain": ours - others}
 
@@ -96,6 +95,10 @@ class Pairs(Dataset[Item]):
 
 def shrink(image: Tensor, scale: int) -> Tensor:
     """(3, H, W) to (3, H / scale, W / scale), in 255ths."""
-    size = [side // scale for side in image.shape[1:]]
-    small = F.interpolate(image[None], size, mode="bicubic", align_corners=False, antialias=True)[0]
-    return (small.clamp(0, 1) * 255).round() / 255
+    return (bicubic(image, 1 / scale).clamp(0, 1) * 255).round() / 255
+
+
+def _psnr(a, b, border):
+    inside = (..., slice(border, -border or None), slice(border, -border or None))
+    a, b = (rgb_to_ycbcr(each.double())[..., :1, :, :][inside] for each in (a, b))
+    return float(-10 * torch.log10((a - b).square().mean()))

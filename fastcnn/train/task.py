@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from fastcnn.data.folders import IGNORED
+from fastcnn.data import RandomCrop, geometry
 from fastcnn.models import ConvNet
 from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import Recipe
@@ -34,6 +34,10 @@ class Figure(NamedTuple):
     key: str
     label: str
     rises: bool = True
+
+    def error(self, metrics: Mapping[str, Any]) -> float:
+        """A number above 0 that falls as the figure gets better."""
+        return math.exp(-metrics[self.key]) if self.rises else float(metrics[self.key])
 
 
 class Task(ABC):
@@ -154,31 +158,25 @@ def fit_channels(images: Tensor, channels: int) -> Tensor:
     return (images * images.new_tensor((0.299, 0.587, 0.114)).reshape(3, 1, 1)).sum(-3, keepdim=True)
 
 
-def flip(image: Tensor, target: Any) -> Item:
-    """Mirrors an image, and a map (..., H, W) if that is its target, one time in two."""
-    if torch.rand(()).item() < 0.5:
-        return image, target
-    return image.flip(-1), target.flip(-1) if isinstance(target, Tensor) and target.dim() > 1 else target
+def normalize(net: ConvNet, image: Tensor) -> Tensor:
+    """An image (3, H, W) as the network takes it, of its own size."""
+    return net.preprocess.normalize(fit_channels(image, net.in_channels))
 
 
-class Crop:
-    """A square of an image and of its class map, if that is its target, at a random place or the middle one. Where the
-    image is smaller, it is black around it, and the map ignored.
+class MiddleCrop:
+    """A square of ``size`` pixels in the middle of an image and its map; where the image is smaller, it is black at the
+    right and below, and the map ignored."""
 
-    Args:
-        size: its side in pixels.
-    """
-
-    def __init__(self, size: int, random: bool = True) -> None:
-        self.size, self.random = size, random
+    def __init__(self, size: int) -> None:
+        self.size = size
 
     def __call__(self, image: Tensor, target: Any) -> Item:
-        missing = [max(self.size - side, 0) for side in reversed(image.shape[-2:])]
-        around = [part for less in missing for part in (less // 2, less - less // 2)]
-        image = F.pad(image, around)
-        spare = [side - self.size for side in image.shape[-2:]]
-        top, left = (int(torch.randint(less + 1, ())) if self.random else less // 2 for less in spare)
-        rows, columns = slice(top, top + self.size), slice(left, left + self.size)
-        if isinstance(target, Tensor):
-            target = F.pad(target, around, value=IGNORED)[rows, columns]
-        return image[:, rows, columns], target
+        right, bottom = (max(self.size - side, 0) for side in (image.size(2), image.size(1)))
+        image, target = geometry.pad(image, target, (0, right, 0, bottom))
+        top, left = ((side - self.size) // 2 for side in image.shape[1:])
+        return geometry.crop(image, target, top, left, self.size, self.size)
+
+
+def square(recipe: Recipe) -> Transform:
+    """The crops that a recipe learns from: anywhere, or in the middle without augmentation."""
+    return MiddleCrop(recipe.size) if recipe.augment == "none" else RandomCrop(recipe.size)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from fastcnn.train.classification import Classification
 from fastcnn.train.detection import Detection
 from fastcnn.train.segmentation import Segmentation
-#from fastcnn.train.super_resolution import SuperResolution
+from fastcnn.train.super_resolution import SuperResolution
 from fastcnn.train.task import Task
 
 TASKS: dict[str, type[Task]] = {
     "detection": Detection,
     "classification": Classification,
     "segmentation": Segmentation,
-#    "super_resolution": SuperResolution,
+    "super_resolution": SuperResolution,
 }
 
 

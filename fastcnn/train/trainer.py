@@ -12,14 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models import ConvNet, create
+from fastcnn.models import ConvNet, create, freeze
 from fastcnn.train.checkpoints import read_checkpoint, write_checkpoint
 from fastcnn.train.evaluation import evaluate
-from fastcnn.train.freezing import freeze
 from fastcnn.train.loading import mix, training_loader
-from fastcnn.train.optimisers import clip, count_cuts, make_optimizer, rate
 from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import FREE, Recipe
+from fastcnn.train.steps import clip, make_optimizer, rate
 from fastcnn.train.tasks import find_task
 
 CHECKPOINT = "checkpoint.pt"
@@ -74,7 +73,8 @@ class Trainer:
         self.options = {**overrides, **self.task.options(self.classes)}
         # What the kernels are the fastest in; images become so in the first convolution.
         self.net = self._network().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.frozen = freeze(self.net, recipe.freeze)
+        if recipe.freeze:
+            freeze(self.net, None if recipe.freeze == "all" else recipe.freeze)
         self.optimizer = make_optimizer(self.net, recipe)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "float16")
         self.step = 0
@@ -113,7 +113,7 @@ class Trainer:
         loader = training_loader(self.data, self.task, self.task.transforms(self.net), steps)
         sums: dict[str, Tensor] = {}
         summed = 0  # Fewer than log_every after a stop between two lines.
-        self._train_mode(model)
+        model.train()
         for step, (images, targets) in zip(steps, loader, strict=True):
             losses = self._step(model, step, images, targets)
             sums = {name: sums.get(name, 0) + value.detach() for name, value in losses.items()}
@@ -124,23 +124,17 @@ class Trainer:
             last = self.step == recipe.steps
             if last or (recipe.check_every and self.step % recipe.check_every == 0):
                 line = f"{line}  {self.check()}".strip()
-                self._train_mode(model)
+                model.train()
             show(self.step, line)
         if not self.checks:
             show(self.step, self.check())
         return self.report()
 
-    def _train_mode(self, model: nn.Module) -> None:
-        model.train()
-        for module in self.frozen:
-            module.eval()
-
     @property
     def lr(self) -> float:
         """The rate of the next step."""
-        figures = [check[self.task.figure.key] for check in self.checks]
-        cuts = count_cuts(figures, self.recipe.patience, self.task.figure.rises)
-        return self.recipe.lr * rate(self.step, self.recipe, cuts)
+        errors = [self.task.figure.error(check) for check in self.checks]
+        return self.recipe.lr * rate(self.step, self.recipe, errors)
 
     def _step(self, model: nn.Module, step: int, images: Any, targets: Any) -> dict[str, Tensor]:
         lr = self.lr

@@ -10,8 +10,8 @@ from fastcnn.models import create, list_models
 from fastcnn.train import RECIPES, Recipe, change, find_recipe
 from fastcnn.train.detection import Detection
 from fastcnn.train.loading import Augmented, Batches, mix
-from fastcnn.train.optimisers import rate
 from fastcnn.train.processes import Processes
+from fastcnn.train.steps import rate
 
 
 def test_every_recipe_trains_a_detector_from_nothing_on_scenes():

@@ -1,4 +1,4 @@
-"""Optimisers of a recipe, and the rate at each step."""
+"""What a recipe says of a step: the optimiser, its rate, and how gradients are cut down."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from fastcnn.train.recipes import CUT, CUTS, Recipe
+from fastcnn.train.optimizers import RMSprop, reduce_on_plateau
+from fastcnn.train.recipes import Recipe
 
 
 def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -21,41 +22,33 @@ def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum)
     if recipe.optimizer == "rmsprop":
-        return torch.optim.RMSprop(groups, recipe.lr, alpha=0.9, eps=1.0, momentum=recipe.momentum)
+        return RMSprop(groups, recipe.lr, momentum=recipe.momentum)
     return torch.optim.AdamW(groups, recipe.lr)
 
 
-def rate(step: int, recipe: Recipe, cuts: int = 0) -> float:
+def rate(step: int, recipe: Recipe, errors: Sequence[float] = ()) -> float:
     """The share of the highest rate at a step from 0: a line up, then what ``recipe.schedule`` says.
 
     Args:
-        cuts: of the schedule "plateau", see :func:`count_cuts`.
+        errors: of all checks before, for the schedule "plateau".
     """
     if step < recipe.warmup:
         return (step + 1) / recipe.warmup
     if recipe.schedule == "plateau":
-        return CUT**cuts
+        return _on_plateau(errors, recipe.patience)
     if recipe.schedule == "step":
-        return CUT ** sum(step >= share * recipe.steps for share in recipe.drops())
+        return 0.1 ** sum(step >= share * recipe.steps for share in recipe.drops())
     done = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
     return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 
-def count_cuts(figures: Sequence[float], patience: int, rises: bool = True) -> int:
-    """How often the schedule "plateau" has cut the rate after these figures of checks, at most three times.
-
-    A cut is made after ``patience`` checks in a row that were no better than the best, which then count anew.
-    """
-    best, waited, cuts = -math.inf, 0, 0
-    for figure in figures:
-        figure = figure if rises else -figure
-        if figure > best:
-            best, waited = figure, 0
-        else:
-            waited += 1
-        if waited == patience:
-            waited, cuts = 0, min(cuts + 1, CUTS)
-    return cuts
+def _on_plateau(errors: Sequence[float], patience: int) -> float:
+    """Of the checks alone, so that a run that goes on needs no state."""
+    share = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 1.0)
+    schedule = reduce_on_plateau(share, patience)
+    for error in errors:
+        schedule.step(error)
+    return float(share.param_groups[0]["lr"])
 
 
 def clip(parameters: Sequence[nn.Parameter], recipe: Recipe, lr: float) -> None:

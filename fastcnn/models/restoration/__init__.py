@@ -1,0 +1,7 @@
+"""Networks from images to better images, a module each; importing one registers its rows."""
+
+import pkgutil
+from importlib import import_module
+
+for _module in pkgutil.iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
