@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     training = commands.add_parser(
         "train",
         help="train a network on generated scenes, or on folders of images",
-        description="Trains a detector, a classifier, a segmenter or a network for super-resolution, tests it on images held out, and writes a checkpoint, its weights and the "
+        description="Trains a detector, classifier, segmenter or network for super-resolution, tests it on images held out, and writes a checkpoint, its weights and the "
         "results. Under torchrun, on several processes.",
     )
     add_training(training)

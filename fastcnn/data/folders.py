@@ -81,7 +81,7 @@ class ClassMaps(Dataset[tuple[Tensor, Tensor]]):
 
     Raises:
         FileNotFoundError: on access, no such file.
-        ValueError: on access, naming the file: one that Pillow cannot read, a map that is no indices (of mode RGB, say),
+        ValueError: on access, naming the file: one that Pillow cannot read, a map that is no indices (of mode RGB),
             of another size than the image, or with an index of no class.
     """
 

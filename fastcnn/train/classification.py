@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from fastcnn.models import ConvNet
 from fastcnn.train.loading import Kept
 from fastcnn.train.losses import classification_loss
 from fastcnn.train.processes import Processes
-from fastcnn.train.task import Figure, Item, Task, Transform, batches, fit_channels, merged, normalize
+from fastcnn.train.task import Augmentations, Figure, Item, Task, Transform, batches, fit_channels, merged, normalize
 
 _FLIP = change.RandomHorizontalFlip()
 RADIUS = (0.25, 0.45)  # Of the one shape in a scene that is to be classified.
@@ -31,7 +31,12 @@ class Classification(Task):
     figure = Figure("top1_error", "top-1 error", rises=False)
     others = (Figure("top5_error", "top-5 error", rises=False),)
     layouts = ("scenes", "folder")
-    augmentations = {"none": (), "flip": (_FLIP,), "crop": (_FLIP,), "distort": (change.RandomPhotometricDistort(), _FLIP)}
+    augmentations: ClassVar[Augmentations] = {
+        "none": (),
+        "flip": (_FLIP,),
+        "crop": (_FLIP,),
+        "distort": (change.RandomPhotometricDistort(), _FLIP),
+    }
 
     def open(self, held_out: bool) -> tuple[Dataset[Item], tuple[str, ...]]:
         recipe = self.recipe

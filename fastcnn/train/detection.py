@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from fastcnn.models import ConvNet
 from fastcnn.train.loading import Kept
 from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import Recipe
-from fastcnn.train.task import Figure, Item, Task, batches
+from fastcnn.train.task import Augmentations, Figure, Item, Task, batches
 
 _FLIP = (change.RandomHorizontalFlip(),)
 _DISTORT = (change.RandomPhotometricDistort(), *_FLIP)
@@ -33,7 +33,7 @@ class Detection(Task):
 
     figure = Figure("mAP", "mAP@0.5")
     layouts = ("scenes", "voc", "coco")
-    augmentations = {
+    augmentations: ClassVar[Augmentations] = {
         "none": (),
         "flip": _FLIP,
         "distort": _DISTORT,

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fastcnn.data import transforms as change
-from fastcnn.train.recipes import Recipe
 from fastcnn.train.task import Item, Task, Transform
 
 Place = tuple[int, int]  # Which time the image is seen, and its index.
@@ -83,9 +82,7 @@ def mix(*numbers: int) -> int:
     return mixed % 2**63
 
 
-def training_loader(
-    data: Dataset[Item], task: Task, transforms: Sequence[Transform], steps: range
-) -> DataLoader[Any]:
+def training_loader(data: Dataset[Item], task: Task, transforms: Sequence[Transform], steps: range) -> DataLoader[Any]:
     """Batches for these steps, as the task collates them: this process's share of each."""
     recipe, processes = task.recipe, task.processes
     images: int = len(data)  # type: ignore[arg-type]

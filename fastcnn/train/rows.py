@@ -33,6 +33,23 @@ RECIPES = {
         network="maskrcnn_mobilenet_v2_x0_5_fpn", steps=1500, batch_size=8, lr=1e-3, log_every=50, check_every=500
     ),
     "yolov2": Recipe(network="yolov2_x0_25", options=_YOLO, steps=2200, log_every=50, check_every=1100),
+    # The rates of He et al., Deep Residual Learning, 2016, section 4.2: weight decay alone, no dropout.
+    "cifar_resnet20": Recipe(
+        network="cifar_resnet20",
+        train="8000",
+        size=32,
+        batch_size=64,
+        steps=1600,
+        optimizer="sgd",
+        lr=0.1,
+        warmup=50,
+        schedule="step",
+        weight_decay=1e-4,
+        clip=0.0,
+        log_every=50,
+        check_every=400,
+    ),
+    "vdsr": Recipe(network="vdsr_8", size=96, batch_size=8, steps=1600, lr=1e-3, log_every=50, check_every=400),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ from fastcnn.metrics import SegmentationMetrics
 from fastcnn.models import ConvNet
 from fastcnn.train.loading import Kept
 from fastcnn.train.processes import Processes
-from fastcnn.train.task import Figure, Item, Task, Transform, batches, merged, normalize, square
+from fastcnn.train.task import Augmentations, Figure, Item, Task, Transform, batches, merged, normalize, square
 
 _FLIP = change.RandomHorizontalFlip()
 
@@ -33,7 +33,11 @@ class Segmentation(Task):
     figure = Figure("mean_iu", "mean IU")
     others = (Figure("pixel_accuracy", "pixel accuracy"),)
     layouts = ("scenes", "folder", "voc")
-    augmentations = {"none": (), "flip": (_FLIP,), "distort": (change.RandomPhotometricDistort(), _FLIP)}
+    augmentations: ClassVar[Augmentations] = {
+        "none": (),
+        "flip": (_FLIP,),
+        "distort": (change.RandomPhotometricDistort(), _FLIP),
+    }
 
     def open(self, held_out: bool) -> tuple[Dataset[Item], tuple[str, ...]]:
         recipe = self.recipe

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from fastcnn.models.restoration.images import bicubic, rgb_to_ycbcr
 from fastcnn.train.loading import Kept
 from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import Recipe
-from fastcnn.train.task import Figure, Item, Task, Transform, batches, square
+from fastcnn.train.task import Augmentations, Figure, Item, Task, Transform, batches, square
 
 LOSSES = {"l1": F.l1_loss, "l2": F.mse_loss}
 
@@ -32,7 +33,7 @@ class SuperResolution(Task):
     figure = Figure("gain", "gain over bicubic, dB")
     others = (Figure("psnr", "PSNR, dB"),)
     layouts = ("scenes", "folder")
-    augmentations = {"none": (), "flip": (change.RandomHorizontalFlip(),)}
+    augmentations: ClassVar[Augmentations] = {"none": (), "flip": (change.RandomHorizontalFlip(),)}
 
     def __init__(self, recipe: Recipe, net: ConvNet, processes: Processes) -> None:
         super().__init__(recipe, net, processes)
@@ -44,10 +45,15 @@ class SuperResolution(Task):
         recipe = self.recipe
         if recipe.data == "scenes":
             count, seed = self.scenes(held_out)
-            data: Dataset[Item] = Kept(Scenes(count, recipe.size, seed, transforms=lambda image, _: (image, None)), count)
+            data: Dataset[Item] = Kept(
+                Scenes(count, recipe.size, seed, transforms=lambda image, _: (image, None)), count
+            )
         else:
             data = Images(Path(recipe.root) / self.part(held_out))
         return Pairs(data, self.scale) if held_out else data, ()
+
+    def options(self, classes: Sequence[str]) -> dict[str, Any]:
+        return {}
 
     def transforms(self, net: ConvNet) -> tuple[Transform, ...]:
         return (square(self.recipe), *super().transforms(net), lambda image, _: (shrink(image, self.scale), image))

@@ -19,6 +19,7 @@ from fastcnn.train.recipes import Recipe
 Metric = TypeVar("Metric", bound=Any)
 Item = tuple[Tensor, Any]
 Transform = Callable[[Tensor, Any], Item]
+Augmentations = Mapping[str, tuple[Transform, ...]]
 HELD_OUT_SEED = 1_000_003  # Between the seeds of scenes to learn from and of those to be tested on.
 
 
@@ -61,7 +62,7 @@ class Task(ABC):
     figure: ClassVar[Figure]
     others: ClassVar[tuple[Figure, ...]] = ()
     layouts: ClassVar[tuple[str, ...]]
-    augmentations: ClassVar[Mapping[str, tuple[Transform, ...]]]
+    augmentations: ClassVar[Augmentations]
 
     def __init__(self, recipe: Recipe, net: ConvNet, processes: Processes) -> None:
         self.recipe, self.row, self.processes = recipe, net.row, processes

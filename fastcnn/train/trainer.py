@@ -100,9 +100,9 @@ class Trainer:
             write: called with "train" and each entry of ``history``, and with "held_out" and each of ``checks``.
 
         Returns:
-            ``task``, ``recipe``, ``parameters``, ``classes``, ``seconds`` to the last test, ``history`` (for every ``log_every``
-            steps ``step``, ``seconds``, ``lr``, ``loss`` and each loss by name, means over these steps), ``checks`` (of
-            held-out images, see :func:`evaluate`), and ``metrics``, the last of them.
+            ``task``, ``recipe``, ``parameters``, ``classes``, ``seconds`` to the last test, ``history`` (for every
+            ``log_every`` steps ``step``, ``seconds``, ``lr``, ``loss`` and each loss by name, means over these steps),
+            ``checks`` (of held-out images, see :func:`evaluate`), and ``metrics``, the last of them.
 
         Raises:
             ValueError: the loss is not finite, or what the network says of a target.

@@ -50,9 +50,7 @@ def test_bad_settings_are_refused_in_a_line(setting, message):
 
 def test_a_detector_without_a_recipe_has_the_defaults():
     assert find_recipe("retinanet_resnet50_fpn") == Recipe(network="retinanet_resnet50_fpn")
-    with pytest.raises(
-        ValueError, match="neither a recipe nor a network is called 'retinant'; did you mean retinanet"
-    ):
+    with pytest.raises(ValueError, match="neither a recipe nor a network is called 'retinant'; did you mean retinanet"):
         find_recipe("retinant")
 
 
