@@ -1,6 +1,6 @@
 """Networks: ``create`` one of ``list_models``; ``summary`` counts it; ``load_weights`` fills it."""
 
-from fastcnn.models import classification, detection, generation, restoration
+from fastcnn.models import classification, detection, generation, restoration, segmentation
 from fastcnn.models._classes import COCO_CLASSES, COCO_SLOTS, VOC_CLASSES
 from fastcnn.models._freeze import freeze
 from fastcnn.models._metadata import read_metadata
@@ -57,6 +57,7 @@ __all__ = [
     "register",
     "restoration",
     "save_weights",
+    "segmentation",
     "summary",
     "trace_shapes",
 ]

@@ -75,6 +75,7 @@ class ConvNet(nn.Module):
         head_names: names of the children that belong to the head and not to the features, auxiliary heads included.
         classifier_path: path of the layer whose outputs are the classes: linear, or a 1x1 convolution.
         outputs_per_class: of that layer.
+        dims: axes of an image: 2, or 3 of a volume.
         auxiliary: classifiers that only training runs, from the first to the last: the feature each is put on, and
             the name of the child, a module from that map to logits.
         auxiliary_classifier: path of the layer in each of them whose outputs are the classes.
@@ -88,6 +89,7 @@ class ConvNet(nn.Module):
     head_names: tuple[str, ...]
     classifier_path: str
     outputs_per_class: int = 1
+    dims: int = 2
     auxiliary: tuple[tuple[str, str], ...] = ()
     auxiliary_classifier = "fc"
     old_keys: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
@@ -115,6 +117,16 @@ class ConvNet(nn.Module):
         return self.row.preprocess
 
     @property
+    def input_sides(self) -> tuple[int, ...]:
+        """Of the images that counts are for: (H, W), or (D, H, W) of volumes."""
+        return (self.preprocess.input_size,) * self.dims
+
+    @property
+    def input_layout(self) -> str:
+        """What ``forward`` takes, for messages."""
+        return f"(N, {self.in_channels}, {'D, ' if self.dims == 3 else ''}H, W)"
+
+    @property
     def features_only(self) -> bool:
         return bool(self.feature_names)
 
@@ -132,9 +144,8 @@ class ConvNet(nn.Module):
         Raises:
             ValueError: an input of another rank or number of channels.
         """
-        if input.dim() != 4 or input.shape[1] != self.in_channels:
-            shape = tuple(input.shape)
-            raise ValueError(f"{type(self).__name__} takes (N, {self.in_channels}, H, W), got {shape}")
+        if input.dim() != 2 + self.dims or input.shape[1] != self.in_channels:
+            raise ValueError(f"{type(self).__name__} takes {self.input_layout}, got {tuple(input.shape)}")
         if self.is_fused and runs_eagerly():
             return run_recorded(self, self._run, input)
         return self._run(input)
@@ -221,13 +232,13 @@ class ConvNet(nn.Module):
     def renew(self, path: str, outputs: int) -> None:
         """Puts a fresh linear layer or convolution of so many outputs in the place of the one at ``path``."""
         old = self.get_submodule(path)
-        assert isinstance(old, nn.Linear | nn.Conv2d)
+        assert isinstance(old, nn.Linear | nn.Conv2d | nn.Conv3d)
         options: dict[str, Any] = {"bias": old.bias is not None, "device": old.weight.device}
         options["dtype"] = old.weight.dtype
         new = (
             nn.Linear(old.in_features, outputs, **options)
             if isinstance(old, nn.Linear)
-            else nn.Conv2d(old.in_channels, outputs, old.kernel_size, **options)  # type: ignore[arg-type]
+            else (nn.Conv3d if self.dims == 3 else nn.Conv2d)(old.in_channels, outputs, old.kernel_size, **options)
         )
         self.init_weights(new)
         new.train(old.training)

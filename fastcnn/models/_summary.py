@@ -40,7 +40,7 @@ class Summary:
 
     Attributes:
         name: of the network.
-        input_shape: (1, C, H, W) that the counts are for.
+        input_shape: (1, C, H, W), or (1, C, D, H, W) of volumes, that the counts are for.
         layers: the leaf modules in the order they ran.
         params: weights, biases and norm parameters.
         params_with_bn_stats: ``params`` plus batch norms' running means and variances.
@@ -113,8 +113,8 @@ def summary(model: str | nn.Module, input_size: InputSize | None = None) -> Summ
     Args:
         model: a name for :func:`fastcnn.models.create`, or any module that takes one tensor; it is not
             changed.
-        input_size: side of a square image, (height, width), or (channels, height, width); a network of this
-            library knows its own.
+        input_size: side of a square image, (height, width), or (channels, height, width), of volumes with the depth
+            before the height; a network of this library knows its own.
 
     Raises:
         ValueError: an unknown name; a module that does not say its input size; a size that is not positive.
@@ -171,11 +171,12 @@ def _input_shape(model: nn.Module, size: InputSize | None) -> tuple[int, ...]:
     if size is None:
         if not isinstance(model, ConvNet):
             raise ValueError(f"summary of a {type(model).__name__} needs input_size=(channels, height, width)")
-        size = model.preprocess.input_size
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) == 2 and isinstance(model, ConvNet):
+        size = model.input_sides
+    dims = model.dims if isinstance(model, ConvNet) else 2
+    sides = (size,) * dims if isinstance(size, int) else tuple(size)
+    if len(sides) == dims and isinstance(model, ConvNet):
         sides = (model.in_channels, *sides)
-    if len(sides) < 3 or not all(isinstance(side, int) and side > 0 for side in sides):
+    if len(sides) <= dims or not all(isinstance(side, int) and side > 0 for side in sides):
         raise ValueError(f"input_size must be (channels, height, width), positive ints, got {size!r}")
     return (1, *sides)
 

@@ -20,10 +20,23 @@ from fastcnn.nn.layers import (
 )
 from fastcnn.nn.pooling import PSRoIPool, SpatialPyramidPool2d, SpatialPyramidRoIPool
 from fastcnn.nn.residual import BasicBlock, Bottleneck
+from fastcnn.nn.upsampling import (
+    BilinearConvTranspose2d,
+    ResizeConv2d,
+    SubPixelConv2d,
+    bed_of_nails,
+    bilinear_kernel,
+    conv_output_size,
+    conv_transpose_output_padding,
+    conv_transpose_output_size,
+    init_bilinear,
+    init_icnr,
+)
 
 __all__ = [
     "BasicBlock",
     "BatchNorm2d",
+    "BilinearConvTranspose2d",
     "Bottleneck",
     "ChannelShuffle",
     "ConvNormAct",
@@ -38,6 +51,7 @@ __all__ = [
     "PSRoIPool",
     "PointwiseConv2d",
     "ReLU6",
+    "ResizeConv2d",
     "RoIAlign",
     "RoIPool",
     "SigmoidFocalLoss",
@@ -45,6 +59,14 @@ __all__ = [
     "SpatialPyramidPool2d",
     "SpatialPyramidRoIPool",
     "SqueezeExcite",
+    "SubPixelConv2d",
+    "bed_of_nails",
+    "bilinear_kernel",
     "conv2d",
+    "conv_output_size",
+    "conv_transpose_output_padding",
+    "conv_transpose_output_size",
     "fold_conv_norm",
+    "init_bilinear",
+    "init_icnr",
 ]

@@ -60,7 +60,7 @@ class ConvSequence(nn.Sequential):
         super().__init__(*layers)
         names = list(self._modules)
         self.conv_chains = tuple(
-            tuple(names[index:]) for index, layer in enumerate(self) if isinstance(layer, nn.Conv2d)
+            tuple(names[index:]) for index, layer in enumerate(self) if isinstance(layer, nn.Conv2d | nn.Conv3d)
         )
 
     def forward(self, input: Tensor, residual: Tensor | None = None) -> Tensor:

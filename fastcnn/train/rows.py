@@ -19,7 +19,7 @@ _YOLO = json.dumps(
 )
 _RETINANET = json.dumps({"aspect_ratios": [1.0]})
 # On scenes, from random weights; each learns in minutes on two cores.
-RECIPES = {
+SCENES = {
     "ssdlite": Recipe(
         network="ssdlite160_mobilenet_v2_x0_35", steps=4000, augment="distort", log_every=50, check_every=1000
     ),
@@ -49,8 +49,59 @@ RECIPES = {
         log_every=50,
         check_every=400,
     ),
+    "unet": Recipe(network="unet_x0_25", size=128, batch_size=8, steps=1600, log_every=50, check_every=400),
     "vdsr": Recipe(network="vdsr_8", size=96, batch_size=8, steps=1600, lr=1e-3, log_every=50, check_every=400),
 }
+# What papers trained with on ImageNet, for a folder of that size: data=folder root=FOLDER. Steps are of 1,281,167 images.
+# Theirs decay biases and norms too, which these do not.
+PAPERS = {
+    # Krizhevsky et al., 2012, section 5; tests every epoch.
+    "alexnet": Recipe(
+        network="alexnet",
+        batch_size=128,
+        steps=900_000,
+        optimizer="sgd",
+        lr=0.01,
+        warmup=0,
+        schedule="plateau",
+        patience=3,
+        weight_decay=5e-4,
+        clip=0.0,
+        augment="crop",
+        check_every=10_000,
+    ),
+    # Szegedy et al., Rethinking the Inception Architecture, 2016, section 8, with labels smoothed; there the rate falls
+    # by 0.94 every two epochs.
+    "inception_v3": Recipe(
+        network="inception_v3",
+        batch_size=32,
+        steps=4_000_000,
+        optimizer="rmsprop",
+        momentum=0.0,
+        lr=0.045,
+        weight_decay=0.0,
+        clip=2.0,
+        label_smoothing=0.1,
+        augment="crop",
+        check_every=40_000,
+    ),
+    # He et al., Deep Residual Learning, 2016, section 3.4: no dropout.
+    "resnet50": Recipe(
+        network="resnet50",
+        batch_size=256,
+        steps=600_000,
+        optimizer="sgd",
+        lr=0.1,
+        warmup=0,
+        schedule="plateau",
+        patience=3,
+        weight_decay=1e-4,
+        clip=0.0,
+        augment="crop",
+        check_every=5_000,
+    ),
+}
+RECIPES = {**SCENES, **PAPERS}
 
 
 def find_recipe(name: str) -> Recipe:
