@@ -52,7 +52,7 @@ SCENES = {
     "unet": Recipe(network="unet_x0_25", size=128, batch_size=8, steps=1600, log_every=50, check_every=400),
     "vdsr": Recipe(network="vdsr_8", size=96, batch_size=8, steps=1600, lr=1e-3, log_every=50, check_every=400),
 }
-# What papers trained with on ImageNet, for a folder of that size: data=folder root=FOLDER. Steps are of 1,281,167 images.
+# What papers trained with on ImageNet's 1,281,167 images, for a folder of about as many: data=folder root=FOLDER.
 # Theirs decay biases and norms too, which these do not.
 PAPERS = {
     # Krizhevsky et al., 2012, section 5; tests every epoch.

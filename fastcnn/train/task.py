@@ -66,6 +66,8 @@ class Task(ABC):
 
     def __init__(self, recipe: Recipe, net: ConvNet, processes: Processes) -> None:
         self.recipe, self.row, self.processes = recipe, net.row, processes
+        if net.dims != 2 or net.in_channels not in (1, 3):
+            raise ValueError(f"{recipe.network} takes {net.input_layout}, not images of 1 or 3 channels")
         for name, has in (("data", self.layouts), ("augment", self.augmentations)):
             if getattr(recipe, name) not in has:
                 kind = net.row.task.replace("_", " ")
@@ -147,15 +149,9 @@ def merged(metrics: Metric, processes: Processes) -> Metric:
 
 
 def fit_channels(images: Tensor, channels: int) -> Tensor:
-    """RGB images (..., 3, H, W) as a network of so many input channels takes them: grey is BT.601's luma.
-
-    Raises:
-        ValueError: another number than 1 or 3.
-    """
+    """RGB images (..., 3, H, W) as a network of 3 input channels or 1 takes them: grey is BT.601's luma."""
     if channels == 3:
         return images
-    if channels != 1:
-        raise ValueError(f"images have 3 channels or 1, this network takes {channels}")
     return (images * images.new_tensor((0.299, 0.587, 0.114)).reshape(3, 1, 1)).sum(-3, keepdim=True)
 
 

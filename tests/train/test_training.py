@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from fastcnn import models
-from fastcnn.cli import main
 from fastcnn.train import Recipe, Trainer, change, evaluate
 from fastcnn.train.checkpoints import read_checkpoint, write_checkpoint
 
@@ -26,21 +25,6 @@ SMALL = Recipe(
     check_every=3,
 )
 SETTINGS = [f"{name}={getattr(SMALL, name)}" for name in SMALL.__dict__ if name != "network"]
-
-
-@pytest.fixture
-def run(capsys, tmp_path):
-    """The command's exit status, output and errors, in a folder of its own."""
-
-    def call(*arguments, out=tmp_path / "run"):
-        try:
-            status = main(["train", *arguments, "--out", str(out), "--plain"])
-        except SystemExit as stop:
-            status = stop.code
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
 
 
 @pytest.mark.parametrize("workers", [0, 1])
