@@ -80,19 +80,19 @@ def test_two_processes_learn_what_one_does(maps):
 
 def test_a_killed_run_goes_on_to_the_same_weights(tmp_path):
     """SIGKILL at whatever step it is, some time after a checkpoint."""
-    recipe = Recipe(network="lenet5", train="64", held_out="16", size=32, steps=600, log_every=10, check_every=50)
+    recipe = Recipe(network="lenet5", train="64", held_out="16", size=32, steps=240, log_every=10, check_every=40)
     settings = [f"{field.name}={getattr(recipe, field.name)}" for field in dataclasses.fields(recipe)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "PYTHONUNBUFFERED": "1"}
     arguments = (sys.executable, "-m", "fastcnn", "train", "lenet5", *settings, "--out", str(tmp_path / "killed"))
     with subprocess.Popen((*arguments, "--plain"), stdout=subprocess.PIPE, text=True, env=environment) as process:
         for line in process.stdout:
-            if line.startswith("step 70 "):
+            if line.startswith("step 60 "):
                 process.send_signal(signal.SIGKILL)
                 break
     assert process.returncode == -signal.SIGKILL
     assert not (tmp_path / "killed" / "result.json").exists()
     resumed = Trainer(recipe, tmp_path / "killed", resume=True)
-    assert 50 <= resumed.step < 600
+    assert 40 <= resumed.step < 240
     whole = Trainer(recipe, tmp_path / "whole")
     reports = [trainer.fit() for trainer in (resumed, whole)]
     assert reports[0]["metrics"]["top1_error"] == reports[1]["metrics"]["top1_error"]
