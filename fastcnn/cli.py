@@ -1,4 +1,4 @@
-"""The ``fastcnn`` command: ``doctor``, ``models``, ``train``, ``detect`` and ``bench``."""
+"""The ``fastcnn`` command: ``doctor``, ``models``, ``train``, ``scenes``, ``detect``, ``visualize`` and ``bench``."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("names", nargs="*", metavar="NAME", help="network to summarise")
     models.set_defaults(run=_models)
 
-    from fastcnn import detect_command
+    from fastcnn import detect_command, scenes_command, visualize_command
     from fastcnn.testing.bench_command import add_options, bench
     from fastcnn.train.command import add_options as add_training
 
@@ -57,6 +57,15 @@ def _parser() -> argparse.ArgumentParser:
     training.set_defaults(run=_train)
 
     command = commands.add_parser(
+        "scenes",
+        help="write generated scenes as files, to train on or to look at",
+        description="Draws scenes of shapes and writes pictures, maps of classes, and boxes and masks as COCO's JSON: "
+        "the same for the same seed.",
+    )
+    scenes_command.add_options(command)
+    command.set_defaults(run=scenes_command.scenes)
+
+    command = commands.add_parser(
         "detect",
         help="find objects in pictures",
         description="Finds objects in image files, prints a line for each (name, score, corners x1 y1 x2 y2 in pixels) "
@@ -64,6 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     detect_command.add_options(command)
     command.set_defaults(run=detect_command.detect)
+
+    command = commands.add_parser(
+        "visualize",
+        help="show what a network sees",
+        description="Draws heat maps of a class on images (grad-cam), a network's first kernels (kernels), the patches "
+        "of images that a channel answers most strongly (responses), or what in images it answers (deconvnet).",
+    )
+    visualize_command.add_options(command)
+    command.set_defaults(run=visualize_command.visualize)
 
     command = commands.add_parser(
         "bench",

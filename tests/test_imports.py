@@ -19,6 +19,7 @@ ALLOWED = {
     "fastcnn/data": {"models", "ops"},
     "fastcnn/metrics": {"data", "models", "ops"},
     "fastcnn/train": {"data", "metrics", "models", "_progress"},
+    "fastcnn/visualize": {"models", "nn", "ops"},
     "fastcnn/testing": {"_progress", "ops", "nn", "models", "data", "_backend", "__version__", "reference_mode"},
     "tests": None,
     "bench": None,

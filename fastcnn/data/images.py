@@ -60,6 +60,21 @@ def write_image(path: str | Path, pixels: Tensor) -> None:
     to_pillow(pixels).save(path)
 
 
+def write_mask(path: str | Path, classes: Tensor) -> None:
+    """Writes a map of classes, integers (H, W) from 0 to 255, as the grey values of a PNG.
+
+    Raises:
+        ImportError, OSError: as :func:`write_image`.
+        ValueError: another shape, or a class that a byte does not hold.
+    """
+    if classes.dim() != 2 or classes.is_floating_point() or not classes.numel():
+        raise ValueError(f"classes must be integers (H, W), got {classes.dtype} {tuple(classes.shape)}")
+    if classes.min() < 0 or classes.max() > 255:
+        raise ValueError(f"classes must be from 0 to 255, got {classes.min()} to {classes.max()}")
+    pillow = extra("PIL.Image", "writing an image", "Pillow")
+    pillow.fromarray(classes.to("cpu", torch.uint8).numpy()).save(path, "PNG")
+
+
 def to_pillow(pixels: Tensor) -> Any:
     """A Pillow image of RGB, uint8 ``[3, H, W]``."""
     pillow = extra("PIL.Image", "an image", "Pillow")

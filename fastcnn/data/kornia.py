@@ -60,7 +60,7 @@ class Kornia:
         kept = box_area(boxes) > 0
         if masks:
             changed["masks"] = masks[0].round().to(target["masks"])
-            kept = kept & changed["masks"].flatten(1).any(1)
+            kept = kept & changed["masks"].flatten(1).ne(0).any(1)
         if "area" in target:
             changed["area"] = target["area"] * box_area(boxes) / box_area(target["boxes"])
         return image, keep_objects(target | changed, kept)

@@ -25,6 +25,7 @@ from fastcnn.models._summary import (
 )
 from fastcnn.models._weights import load_weights, read_state_dict
 from fastcnn.models.evaluators import Ensemble, dense_predict, multi_crop_predict, multi_scale_predict
+from fastcnn.models.model_parallel import ModelParallel
 
 __all__ = [
     "COCO_CLASSES",
@@ -33,6 +34,7 @@ __all__ = [
     "ConvNet",
     "Ensemble",
     "Feature",
+    "ModelParallel",
     "Preprocess",
     "Row",
     "Summary",

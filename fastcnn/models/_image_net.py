@@ -32,6 +32,8 @@ class ImageRow(Row):
 class ImageNetwork(ConvNet):
     """A :class:`ConvNet` whose ``forward`` gives an image in the place of logits."""
 
+    classifier_path = ""  # No layer's outputs are classes.
+
     def replace_head(self, num_classes: int) -> NoReturn:
         raise ValueError(f"a {type(self).__name__} has no classes to replace, got num_classes={num_classes}")
 

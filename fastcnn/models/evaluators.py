@@ -7,6 +7,7 @@ gradients, and is deterministic.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -45,8 +46,8 @@ class Ensemble(nn.Module):
         Raises:
             RuntimeError: a network is in training mode.
         """
-        inputs = (net.preprocess(images) if self.preprocess else images for net in self.nets)
-        return _mean(_probabilities(net, each) for net, each in zip(self.nets, inputs, strict=True))
+        nets: Iterable[Any] = self.nets
+        return _mean(_probabilities(net, net.preprocess(images) if self.preprocess else images) for net in nets)
 
 
 @torch.no_grad()

@@ -52,14 +52,13 @@ class RMSprop(torch.optim.Optimizer):
         for group in self.param_groups:
             for weight in group["params"]:
                 if weight.grad is not None:
-                    self._step(weight, group)
+                    self._step(weight, weight.grad, group)
         return loss
 
-    def _step(self, weight: torch.Tensor, group: dict[str, Any]) -> None:
+    def _step(self, weight: torch.Tensor, gradient: torch.Tensor, group: dict[str, Any]) -> None:
         state = self.state[weight]
         if not state:
             state["square"] = torch.ones_like(weight)
-        gradient = weight.grad
         if group["weight_decay"]:
             gradient = gradient.add(weight, alpha=group["weight_decay"])
         state["square"].mul_(group["decay"]).addcmul_(gradient, gradient, value=1 - group["decay"])

@@ -68,7 +68,7 @@ def test_cases(index, layout):
 pairs = st.tuples(st.integers(1, 4), st.integers(1, 4))
 
 
-@settings(derandomize=True, deadline=None, max_examples=25)
+@settings(derandomize=True, deadline=None, max_examples=12)
 @given(
     st.tuples(st.integers(1, 2), st.integers(1, 5), st.integers(1, 17), st.integers(1, 19)),
     st.tuples(st.sampled_from([1, 2, 3, 5]), st.sampled_from([1, 3, 4, 7])),

@@ -57,7 +57,7 @@ def assert_matches_the_reference(shape, out, kernel, window, dtype, layout, bias
 sides = st.integers(1, 3)
 
 
-@settings(derandomize=True, deadline=None, max_examples=40)
+@settings(derandomize=True, deadline=None, max_examples=20)
 @given(
     st.tuples(st.integers(1, 2), st.integers(1, 9), st.integers(1, 11)),
     st.tuples(st.integers(1, 20), st.sampled_from([1, 2, 3, 4, 8, 20]), st.sampled_from([1, 2, 3, 4, 5, 8, 9, 12])),

@@ -77,5 +77,5 @@ def test_the_head_learns():
 
 
 def test_what_has_no_such_feature():
-    with pytest.raises(ValueError, match="ResNet has no feature 'layer9'; it has .*layer4"):
+    with pytest.raises(ValueError, match=r"ResNet has no feature 'layer9'; it has .*layer4"):
         freeze(create("resnet18", device="meta"), "layer9")

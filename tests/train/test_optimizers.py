@@ -1,5 +1,7 @@
 """Steps of optimisers by their papers' formulas, and what the recipes of classifiers say."""
 
+import itertools
+
 import pytest
 import torch
 from torch import nn
@@ -49,7 +51,7 @@ def test_the_rate_falls_three_times_and_no_more():
         rates.append(optimizer.param_groups[0]["lr"])
     # It waits for two tests in vain, and falls at the third.
     assert rates[:4] == [0.01] * 4 and rates[4] == pytest.approx(0.001)
-    falls = [after / before for before, after in zip(rates, rates[1:], strict=False) if after != before]
+    falls = [after / before for before, after in itertools.pairwise(rates) if after != before]
     assert falls == pytest.approx([0.1] * 3) and rates[-1] == pytest.approx(1e-5)
     for error in (0.7, 0.6):
         schedule.step(error)

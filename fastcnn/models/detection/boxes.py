@@ -30,6 +30,21 @@ def box_iou(first: Tensor, second: Tensor) -> Tensor:
     return broadcast_iou(first[:, None], second)
 
 
+def generalized_box_iou(first: Tensor, second: Tensor) -> Tensor:
+    """GIoU (N, M) of boxes (N, 4) and (M, 4), from -1 to 1, as torchvision's: the IoU less the share of the smallest
+    box around both that is in neither. Rezatofighi et al., Generalized Intersection over Union, CVPR 2019, section 3.
+
+    0/0, of two boxes without area, is NaN.
+    """
+    low = torch.minimum(first[:, None, :2], second[:, :2])
+    high = torch.maximum(first[:, None, 2:], second[:, 2:])
+    around = (high - low).prod(-1)
+    iou = box_iou(first, second)
+    # Of areas a and b the union u has an IoU of (a + b - u) / u.
+    union = (box_area(first)[:, None] + box_area(second)) / (1 + iou)
+    return iou - (around - union) / around
+
+
 def image_limits(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
     """(N, 4) corners (width, height, width, height) of N images (height, width), to clip boxes at."""
     return torch.tensor([(w, h, w, h) for h, w in sizes], dtype=like.dtype, device=like.device)

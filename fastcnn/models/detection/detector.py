@@ -119,8 +119,8 @@ class Detector(ConvNet):
 
         Raises:
             TypeError: images that are not floating tensors, or targets of the wrong type.
-            ValueError: no image, one of another shape, no targets in training mode, or boxes that are NaN, infinite or
-                without area, labels without a class, or anything of another shape.
+            ValueError: no image, one of another shape, no targets in training mode, or boxes that are NaN, infinite,
+                without area or outside their image, labels without a class, or anything of another shape.
         """
         batch, sizes, resized, originals = self.prepare(images, targets)
         if resized is not None:

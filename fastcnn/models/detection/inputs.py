@@ -51,6 +51,7 @@ def check_targets(
             if not isinstance(target, dict) or not isinstance(target.get(key), Tensor):
                 raise ValueError(f"targets[{index}] must be a dict with a tensor {key!r}")
         _check_boxes(f"targets[{index}]['boxes']", target["boxes"])
+        _check_inside(f"targets[{index}]['boxes']", target["boxes"], size)
         count = len(target["boxes"])
         _check_labels(f"targets[{index}]['labels']", target["labels"], count, classes)
         if masks and target["masks"].shape != (count, *size):
@@ -84,6 +85,14 @@ def _check_boxes(name: str, boxes: Tensor) -> None:
     if bool(wrong.any()):
         row = int(wrong.nonzero()[0])
         raise ValueError(f"{name} must be finite with x1 < x2 and y1 < y2, got {boxes[row].tolist()} in row {row}")
+
+
+def _check_inside(name: str, boxes: Tensor, size: Size) -> None:
+    """That of every box something lies in the image: what no anchor overlaps would be learnt from any."""
+    outside = (boxes[:, 2:] <= 0).any(1) | (boxes[:, :2] >= boxes.new_tensor((size[1], size[0]))).any(1)
+    if bool(outside.any()):
+        row = int(outside.nonzero()[0])
+        raise ValueError(f"{name} must lie in the image of {size}, got {boxes[row].tolist()} in row {row}")
 
 
 def _check_landmarks(name: str, points: Tensor, shape: tuple[int, int, int]) -> None:

@@ -20,8 +20,8 @@ class Matcher:
     Attributes:
         high: an IoU of at least this matches, as in torchvision.
         low: an IoU below this does not; in between an anchor is ignored.
-        keep_best: also match the best anchors of each box, all of them where they are equally good, with whichever
-            box they overlap most.
+        keep_best: also match the best anchors of each box that any overlaps, all of them where they are equally good,
+            with whichever box they overlap most.
     """
 
     high: float
@@ -40,7 +40,9 @@ class Matcher:
         result = torch.where(best < self.high, IGNORED, matches)
         result = torch.where(best < self.low, NEGATIVE, result)
         if self.keep_best:
-            is_best = (iou == iou.amax(1, keepdim=True)).any(0)
+            highest = iou.amax(1, keepdim=True)
+            # Of a box that no anchor overlaps all would be the best.
+            is_best = (iou == highest.masked_fill(highest <= 0, torch.inf)).any(0)
             result = torch.where(is_best, matches, result)
         return result
 

@@ -161,7 +161,9 @@ class RoIHeads(nn.Module):
             images = image_of(regions.boxes)
             hardest = top_of_groups((entropy + box_loss).detach(), images, self.rules.hardest)
             entropy, box_loss = entropy[hardest], box_loss[hardest]
-        result = {"loss_classifier": entropy.mean(), "loss_box_reg": box_loss.sum() / max(1, len(box_loss))}
+        # Of images without objects and proposals there are none.
+        mean = entropy.mean() if len(entropy) else entropy.sum()
+        result = {"loss_classifier": mean, "loss_box_reg": box_loss.sum() / max(1, len(box_loss))}
         if self.has_masks:
             result["loss_mask"] = self._mask_loss(maps, regions, sizes, targets)
         return result

@@ -141,10 +141,15 @@ class RegionProposalNetwork(nn.Module):
         chosen, labels, found, wanted = [], [], [], []
         for index, target in enumerate(targets):
             boxes = target["boxes"].to(anchors.dtype)
-            matches = self.rules.matcher(box_iou(boxes, anchors))
+            iou = box_iou(boxes, anchors)
+            inside = None if self.rules.crossing else is_inside(anchors, limits[index])
+            if inside is not None:
+                # Before the matching: the best anchor of a box is to be one that takes part.
+                iou = iou.masked_fill(~inside, 0)
+            matches = self.rules.matcher(iou)
             label = (matches >= 0).long() - (matches < NEGATIVE).long()
-            if not self.rules.crossing:
-                label = torch.where(is_inside(anchors, limits[index]), label, -1)
+            if inside is not None:
+                label = torch.where(inside, label, -1)
             positive, negative = sample_balanced(label, self.rules.samples, self.rules.positive_fraction, generator)
             sampled = torch.cat((positive, negative))
             chosen.append(logits[index, sampled])
@@ -153,7 +158,10 @@ class RegionProposalNetwork(nn.Module):
             wanted.append(self.coder.encode(boxes[matches[positive]], anchors[positive]))
         logit, code, target_ = torch.cat(chosen), torch.cat(found), torch.cat(wanted)
         box_loss = F.smooth_l1_loss(code.to(target_.dtype), target_, beta=SMOOTH_L1, reduction="sum")
+        # There are none in an image too narrow for anchors that must not cross its border.
+        reduction = "mean" if len(logit) else "sum"
+        truth = torch.cat(labels).to(logit.dtype)
         return {
-            "loss_objectness": F.binary_cross_entropy_with_logits(logit, torch.cat(labels).to(logit.dtype)),
-            "loss_rpn_box_reg": box_loss / len(logit),
+            "loss_objectness": F.binary_cross_entropy_with_logits(logit, truth, reduction=reduction),
+            "loss_rpn_box_reg": box_loss / max(1, len(logit)),
         }

@@ -133,7 +133,9 @@ class SVMDetector(ProposalDetector):
     ) -> Losses | Detections:
         if resized is not None:
             boxes, labels = self.sample(boxes, resized)
-            return {"loss_classifier": F.cross_entropy(self.cls_score(self._hidden(batch, boxes, sizes)[1]), labels)}
+            logits = self.cls_score(self._hidden(batch, boxes, sizes)[1])
+            reduction = "mean" if len(labels) else "sum"
+            return {"loss_classifier": F.cross_entropy(logits, labels, reduction=reduction)}
         pooled, hidden = self._hidden(batch, boxes, sizes)
         scores, codes = self.svms(hidden).sigmoid(), self.bbox_regressors(pooled)
         codes = codes.unflatten(1, (scores.size(1), 4))

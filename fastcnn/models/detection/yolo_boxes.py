@@ -60,7 +60,7 @@ class Truth(NamedTuple):
         counts = self.image.bincount(minlength=len(boxes))
         rank = torch.arange(len(self.image), device=boxes.device) - (counts.cumsum(0) - counts)[self.image]
         objects = boxes.new_zeros(len(boxes), int(counts.max()), 4)
-        objects[self.image, rank] = self.boxes
+        objects[self.image, rank] = self.boxes.to(objects.dtype)
         return box_iou(boxes[:, :, None], objects[:, None]).amax(-1)
 
 

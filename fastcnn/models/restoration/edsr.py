@@ -109,7 +109,6 @@ class EDSR(Upscaler):
     """
 
     head_names = ("tail",)
-    classifier_path = "tail.1"
 
     def __init__(self, row: EDSRRow, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)

@@ -51,7 +51,6 @@ class VDSR(Upscaler):
     """
 
     head_names = ("last",)
-    classifier_path = "last"
 
     def __init__(self, row: VDSRRow, *, device: Any = None, dtype: torch.dtype | None = None) -> None:
         super().__init__(row)

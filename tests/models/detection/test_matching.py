@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from fastcnn.models.detection.boxes import box_iou, clip_boxes, image_limits, is_large
+from fastcnn.models.detection.boxes import box_iou, clip_boxes, generalized_box_iou, image_limits, is_large
 from fastcnn.models.detection.coders import BoxCoder
 from fastcnn.models.detection.matchers import IGNORED, NEGATIVE, Matcher, SSDMatcher
 from fastcnn.models.detection.samplers import hard_negatives, sample_balanced, sample_regions
@@ -27,6 +27,17 @@ def test_iou():
     found = box_iou(torch.tensor([unit, half]), torch.tensor([unit, half, apart]))
     torch.testing.assert_close(found, torch.tensor([[1, 1 / 3, 0], [1 / 3, 1, 0]]))
     assert box_iou(torch.empty(0, 4), torch.tensor([unit])).shape == (0, 1)
+
+
+def test_giou_by_hand():
+    """Of squares side by side the box around is full; two of four squares are of neither; far apart it nears -1."""
+    unit, beside, across, far = [0.0, 0, 1, 1], [1.0, 0, 2, 1], [1.0, 1, 2, 2], [999.0, 0, 1000, 1]
+    found = generalized_box_iou(torch.tensor([unit]), torch.tensor([unit, beside, across, far, [0.5, 0, 1.5, 1]]))
+    torch.testing.assert_close(found, torch.tensor([[1, 0, -0.5, -0.998, 1 / 3]]))
+    boxes = random_boxes(20, 1)
+    giou, iou = generalized_box_iou(boxes, boxes), box_iou(boxes, boxes)
+    assert bool((giou <= iou + 1e-12).all()) and bool((giou >= -1).all())
+    torch.testing.assert_close(giou, giou.T)
 
 
 def test_clip_and_small_boxes():
@@ -62,6 +73,11 @@ def test_rpn_matching():
     assert Matcher(0.7, 0.3)(iou).tolist() == [0, IGNORED, NONE, IGNORED, IGNORED]
     assert Matcher(0.7, 0.3, keep_best=True)(iou).tolist() == [0, IGNORED, NONE, 1, 1]
     assert Matcher(0.5, 0.5)(iou).tolist() == [0, 0, NONE, NONE, NONE]
+
+
+def test_a_box_that_no_anchor_overlaps_has_no_best_anchor():
+    iou = torch.tensor([[0.0, 0.0, 0.0], [0.0, 0.2, 0.0]])
+    assert Matcher(0.7, 0.3, keep_best=True)(iou).tolist() == [NONE, 1, NONE]
 
 
 @pytest.mark.parametrize("matcher", [Matcher(0.7, 0.3, keep_best=True), SSDMatcher()])

@@ -117,6 +117,15 @@ def test_no_regions_and_small_images(fitted):
         net([torch.rand(3, 8, 8)], proposals=[torch.zeros(1, 4)])
 
 
+def test_nothing_to_fine_tune_on():
+    """No objects and no regions are no loss, rather than NaN."""
+    net = create("sppnet_zf5", num_classes=3).train()
+    target = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
+    losses = net([torch.rand(3, 64, 64)], [target], proposals=[torch.zeros(0, 4)])
+    assert losses["loss_classifier"].item() == 0
+    losses["loss_classifier"].backward()
+
+
 def test_samples_are_of_all_images():
     """T-031: 128 regions of them all, 32 positives at most."""
     net, samples = create("sppnet_zf5", num_classes=3), scenes(10)

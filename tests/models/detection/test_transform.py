@@ -145,6 +145,12 @@ GOOD = {"boxes": torch.tensor([[1.0, 2, 3, 4]]), "labels": torch.tensor([2]), "m
             ValueError,
             r"must be finite .*, got \[1.0, 2.0, inf, 4.0\]",
         ),
+        (
+            {"boxes": torch.tensor([[8.0, 2, 9, 4]])},
+            ValueError,
+            r"must lie in the image of \(8, 8\), got \[8.0, 2.0, 9.0, 4.0\] in row 0",
+        ),
+        ({"boxes": torch.tensor([[1.0, -3, 9, 0]])}, ValueError, r"must lie in the image of \(8, 8\), got \[1.0, -3"),
         ({"labels": torch.tensor([2.0])}, TypeError, r"\['labels'\] must be int64, got torch.float32"),
         ({"labels": torch.tensor([2, 3])}, ValueError, r"\['labels'\] must be \(1,\), one for each box, got \(2,\)"),
         ({"labels": torch.tensor([0])}, ValueError, r"\['labels'\] must be 1 to 4, got 0"),
@@ -156,6 +162,10 @@ def test_bad_targets(change, error, message):
     with pytest.raises(error, match=message) as found:
         check_targets([{**GOOD, **change}], [(8, 8)], range(1, 5), masks=True)
     assert "\n" not in str(found.value)
+
+
+def test_targets_may_cross_the_border():
+    check_targets([{**GOOD, "boxes": torch.tensor([[-5.0, 7, 1, 90]])}], [(8, 8)], range(1, 5), masks=True)
 
 
 def test_targets_of_the_wrong_number():

@@ -21,6 +21,17 @@ def test_training_gives_losses_and_every_parameter_a_gradient(network):
     assert [key for key, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+@pytest.mark.parametrize("network", ["yolov2", "yolov3"])
+def test_losses_in_double_precision(network):
+    """Boxes of targets are moved in float32, whatever the network's dtype."""
+    net = small(network)
+    images, targets = scene(net)
+    wanted = copy.deepcopy(net)(images, targets)
+    found = net.double()(images, targets)
+    assert {loss.dtype for loss in found.values()} == {torch.float64}
+    assert all(found[key].item() == pytest.approx(wanted[key].item(), rel=1e-3) for key in wanted)
+
+
 @pytest.mark.parametrize("network", SMALL)
 def test_images_without_objects_train_objectness_alone(network):
     net = small(network)
