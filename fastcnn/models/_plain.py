@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcnn.models._net import ConvNet, Feature, Row
-from fastcnn.nn.blocks import SqueezeExcite, conv2d
+from fastcnn.nn.blocks import SqueezeExcite, conv2d, make_divisible
 from fastcnn.nn.layers import LocalResponseNorm
 from fastcnn.nn.pooling import SpatialPyramidPool2d
 
@@ -60,6 +60,7 @@ class PlainRow(Row):
         batch_norm: after every convolution.
         se_reduction: squeeze-and-excitation after every activation, with so many times fewer hidden channels.
         prelu: parametric ReLUs, a slope for each channel, rather than ReLUs.
+        width_mult: factor on the channels of all convolutions, rounded to multiples of 8.
     """
 
     layers: tuple[Layer, ...]
@@ -71,6 +72,7 @@ class PlainRow(Row):
     batch_norm: bool = False
     se_reduction: int | None = None
     prelu: bool = False
+    width_mult: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -80,12 +82,24 @@ class PlainRow(Row):
             value = getattr(self, field)
             if (not isinstance(value, int) or value < 1) and (field, value) != ("se_reduction", None):
                 raise ValueError(f"{field} must be a positive int, got {value!r}")
+        if self.width_mult <= 0:
+            raise ValueError(f"width_mult must be positive, got {self.width_mult}")
         channels = self.in_channels
-        for layer in self.layers:
+        for layer in self.scaled_layers:
             if isinstance(layer, Conv):
                 if layer.grouped and (channels % self.groups or layer.out % self.groups):
                     raise ValueError(f"groups must divide {channels} and {layer.out} channels, got {self.groups}")
                 channels = layer.out
+
+    @property
+    def scaled_layers(self) -> tuple[Layer, ...]:
+        """``layers`` times ``width_mult``."""
+        if self.width_mult == 1:
+            return self.layers
+        return tuple(
+            layer._replace(out=make_divisible(layer.out * self.width_mult)) if isinstance(layer, Conv) else layer
+            for layer in self.layers
+        )
 
 
 class Stack(nn.Sequential):
@@ -114,7 +128,7 @@ class PlainNet(ConvNet):
         chain: list[Feature] = []
         channels, stride, stage, convs = row.in_channels, 1, 1, 0
         first = 0
-        for layer in row.layers:
+        for layer in row.scaled_layers:
             if isinstance(layer, LRN):
                 # nn.LocalResponseNorm's alpha is of the mean.
                 self.features.append(LocalResponseNorm(layer.size, layer.alpha * layer.size, layer.beta, layer.k))

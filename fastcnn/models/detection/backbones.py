@@ -3,40 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Row
-from fastcnn.models._registry import create
+from fastcnn.models._net import ConvNet
 from fastcnn.models.detection.pyramid import FeaturePyramid, Subsample
-from fastcnn.nn.frozen import set_norms
 
 # The last stage of a ResNet at the side of the one before, by the "hole algorithm".
 HOLES = (("replace_stride_with_dilation", (False, False, True)),)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackboneRow(Row):
-    """What the rows of networks on a classifier have.
-
-    Attributes:
-        backbone: name of a classifier.
-        backbone_options: overrides of its row, (name, value).
-        backbone_weights: tag or file of its published weights; see :func:`fastcnn.models.create`.
-        norm_eps, norm_momentum: of its batch norms, where they are not the classifier's.
-        frozen_norms: make constants of them, as is done where weights are published.
-        frozen_stages: features of the backbone, from the stem on, that training leaves as they are.
-    """
-
-    backbone: str
-    backbone_options: tuple[tuple[str, Any], ...] = ()
-    backbone_weights: str | None = None
-    norm_eps: float | None = None
-    norm_momentum: float | None = None
-    frozen_norms: bool = False
-    frozen_stages: int = 0
 
 
 class Stages(nn.Sequential):
@@ -98,22 +73,6 @@ class Backbone(nn.Module):
         maps = self.body(input)
         maps = list(maps.values()) if isinstance(maps, dict) else maps
         return {str(i): map_ for i, map_ in enumerate(maps)} if self.fpn is None else self.fpn(maps)
-
-
-def create_body(row: Any, features: str | Sequence[str], **factory: Any) -> ConvNet:
-    """The classifier of a detector's row with only these features; its norms and weights are as the row says."""
-    return create_classifier(row, **factory).keep_features(features)
-
-
-def create_classifier(row: Any, **factory: Any) -> ConvNet:
-    """The same with its head, of which Fast R-CNN takes the hidden layers."""
-    options = {"in_channels": row.in_channels, **dict(row.backbone_options), **factory}
-    net = create(row.backbone, weights=row.backbone_weights, **options)
-    set_norms(net, eps=row.norm_eps, momentum=row.norm_momentum, frozen=row.frozen_norms)
-    frozen = [path for feature in net.feature_chain[: row.frozen_stages] for path in feature.modules]
-    for path in frozen:
-        net.get_submodule(path).requires_grad_(False)
-    return net
 
 
 def init_normal(module: nn.Module, std: float) -> None:

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from fastcnn.models._backbones import BackboneRow, replace_class_layers
 from fastcnn.models._net import ConvNet
 from fastcnn.models._preprocess import IMAGENET, Preprocess
-from fastcnn.models.detection.backbones import BackboneRow
 from fastcnn.models.detection.inputs import check_images, check_targets
 from fastcnn.models.detection.postprocess import Detections
 from fastcnn.models.detection.transform import DetectionTransform, Size, Target
@@ -174,15 +174,4 @@ class Detector(ConvNet):
         Raises:
             ValueError: ``num_classes`` below 1.
         """
-        row = dataclasses.replace(self.row, num_classes=num_classes)
-        first = self.get_parameter(next(name for name, _ in self.named_parameters()))
-        fresh = type(self)(
-            dataclasses.replace(row, backbone_weights=None),
-            device=first.device,
-            dtype=first.dtype,  # type: ignore[call-arg]
-        )
-        for path in self.class_paths:
-            new: nn.Module = fresh.get_submodule(path)
-            self.set_submodule(path, new.train(self.get_submodule(path).training))
-        self.row, self.classes = row, ()
-        return self
+        return replace_class_layers(self, self.class_paths, num_classes)

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fastcnn.models._backbones import create_classifier
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
-from fastcnn.models.detection.backbones import Backbone, create_classifier, init_normal
+from fastcnn.models.detection.backbones import Backbone, init_normal
 from fastcnn.models.detection.detector import Detector, DetectorRow, Losses, square
 from fastcnn.models.detection.inputs import check_proposals
 from fastcnn.models.detection.postprocess import Detections

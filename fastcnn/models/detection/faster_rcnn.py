@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastcnn.models._backbones import create_body
 from fastcnn.models._registry import register
 from fastcnn.models.detection.anchors import AnchorGenerator
-from fastcnn.models.detection.backbones import Backbone, create_body
+from fastcnn.models.detection.backbones import Backbone
 from fastcnn.models.detection.detector import Detector, DetectorRow, Losses, square
 from fastcnn.models.detection.postprocess import Detections
 from fastcnn.models.detection.pyramid import PYRAMID_KEYS

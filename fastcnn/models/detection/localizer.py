@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcnn.models._backbones import BackboneRow, create_classifier
 from fastcnn.models._net import ConvNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import find_entry, register
-from fastcnn.models.detection.backbones import BackboneRow, create_classifier, init_normal
+from fastcnn.models.detection.backbones import init_normal
 from fastcnn.models.detection.inputs import check_targets
 from fastcnn.models.detection.single_map import region_head
 from fastcnn.models.detection.transform import resize_boxes

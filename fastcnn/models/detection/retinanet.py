@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fastcnn import ops
+from fastcnn.models._backbones import create_body
 from fastcnn.models._registry import register
 from fastcnn.models.detection.anchors import AnchorGenerator
-from fastcnn.models.detection.backbones import Backbone, create_body, init_normal
+from fastcnn.models.detection.backbones import Backbone, init_normal
 from fastcnn.models.detection.boxes import box_iou, clip_boxes, image_limits
 from fastcnn.models.detection.coders import BoxCoder
 from fastcnn.models.detection.detector import Detector, DetectorRow, Losses, square

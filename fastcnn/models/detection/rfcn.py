@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastcnn.models._backbones import create_body
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.models.detection.anchors import AnchorGenerator
-from fastcnn.models.detection.backbones import HOLES, Backbone, create_body, init_normal
+from fastcnn.models.detection.backbones import HOLES, Backbone, init_normal
 from fastcnn.models.detection.detector import DetectorRow, square
 from fastcnn.models.detection.faster_rcnn import RCNN
 from fastcnn.models.detection.roi_heads import RegionRules, RoIHeads

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastcnn.models._backbones import create_classifier
 from fastcnn.models._net import ConvNet
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.models.detection.anchors import AnchorGenerator
-from fastcnn.models.detection.backbones import Backbone, create_classifier, init_normal
+from fastcnn.models.detection.backbones import Backbone, init_normal
 from fastcnn.models.detection.detector import DetectorRow, square
 from fastcnn.models.detection.faster_rcnn import RCNN
 from fastcnn.models.detection.roi_heads import FastRCNNPredictor, RegionRules, RoIHeads

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcnn.models._backbones import create_body
 from fastcnn.models._net import ConvNet
 from fastcnn.models._registry import register
 from fastcnn.models.detection.anchors import DefaultBoxes, ssd_shapes
-from fastcnn.models.detection.backbones import create_body
 from fastcnn.models.detection.detector import square
 from fastcnn.models.detection.multibox import MultiBox, MultiBoxRow, init_xavier
 from fastcnn.nn.blocks import ConvSequence

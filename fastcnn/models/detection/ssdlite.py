@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from fastcnn.models._backbones import create_body
 from fastcnn.models._net import ConvNet
 from fastcnn.models._registry import find_entry, register
 from fastcnn.models.classification.mobilenetv3 import Bneck
 from fastcnn.models.detection.anchors import DefaultBoxes, even_scales, ssd_shapes
-from fastcnn.models.detection.backbones import create_body, init_normal
+from fastcnn.models.detection.backbones import init_normal
 from fastcnn.models.detection.detector import square
 from fastcnn.models.detection.multibox import MultiBox, MultiBoxRow
 from fastcnn.nn.blocks import ConvNormAct, ConvSequence

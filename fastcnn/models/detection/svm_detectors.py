@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcnn.models._backbones import create_classifier
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
-from fastcnn.models.detection.backbones import Backbone, create_classifier, init_normal
+from fastcnn.models.detection.backbones import Backbone, init_normal
 from fastcnn.models.detection.coders import BoxCoder
 from fastcnn.models.detection.detector import DetectorRow, Losses, square
 from fastcnn.models.detection.fast_rcnn import ProposalDetector, resized_boxes

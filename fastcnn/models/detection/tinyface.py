@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcnn.models._backbones import create_body
 from fastcnn.models._registry import register
 from fastcnn.models.detection.anchors import Templates
-from fastcnn.models.detection.backbones import create_body, init_normal
+from fastcnn.models.detection.backbones import init_normal
 from fastcnn.models.detection.boxes import box_iou, clip_boxes, image_limits, is_inside, is_large
 from fastcnn.models.detection.coders import BoxCoder
 from fastcnn.models.detection.detector import Detector, DetectorRow, Losses, square

@@ -73,7 +73,11 @@ def test_shapes_are_the_published_ones(dense, path, shape):
 def test_sizes_of_outputs(dense):
     net = models.create(dense, device="meta").eval()
     for before, after in EXPECTED[dense].sizes:
-        assert net(torch.empty(2, net.in_channels, *before, device="meta")).shape == (2, channels_of(dense, net), *after)
+        assert net(torch.empty(2, net.in_channels, *before, device="meta")).shape == (
+            2,
+            channels_of(dense, net),
+            *after,
+        )
 
 
 @pytest.mark.parametrize("dense", EXPECTED)
