@@ -1,4 +1,4 @@
-"""The ``fastcnn`` command: ``doctor``, ``models``, ``train``, ``scenes``, ``detect``, ``visualize`` and ``bench``."""
+"""The ``fastcnn`` command: ``train``, ``detect``, ``segment``, ``upscale``, ``visualize``, ``bench`` and others."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     models.add_argument("names", nargs="*", metavar="NAME", help="network to summarise")
     models.set_defaults(run=_models)
 
-    from fastcnn import detect_command, scenes_command, visualize_command
+    from fastcnn import detect_command, scenes_command, segment_command, upscale_command, visualize_command
     from fastcnn.testing.bench_command import add_options, bench
     from fastcnn.train.command import add_options as add_training
 
@@ -82,6 +82,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     visualize_command.add_options(command)
     command.set_defaults(run=visualize_command.visualize)
+
+    command = commands.add_parser(
+        "segment",
+        help="name the class of each pixel of pictures",
+        description="Finds the class of each pixel of image files, prints the share of each class, and draws them.",
+    )
+    segment_command.add_options(command)
+    command.set_defaults(run=segment_command.segment)
+
+    command = commands.add_parser(
+        "upscale",
+        help="enlarge or enhance pictures",
+        description="Writes image files with more pixels, or better ones, as a trained network makes them.",
+    )
+    upscale_command.add_options(command)
+    command.set_defaults(run=upscale_command.upscale)
 
     command = commands.add_parser(
         "bench",

@@ -14,24 +14,24 @@ import torch
 from torch import Tensor
 
 from fastcnn.data.draw import draw_detections, label_name
-from fastcnn.data.images import image_suffixes, read_image, write_image
-from fastcnn.models import ConvNet, create, create_from, find_entry
+from fastcnn.data.images import read_image, write_image
+from fastcnn.image_command import add_image_options, make_folders, open_network, output_files
+from fastcnn.models import ConvNet
 
 BATCH = 8  # Images that a network gets at once.
 THRESHOLDS = ("score_threshold", "score_thresh")  # The names that rows have for it.
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGE", type=Path)
-    parser.add_argument(
-        "--out", type=Path, metavar="OUT.png|DIR", help="draw into this file, or one for each image here"
+    add_image_options(
+        parser,
+        out="draw into this file, or one for each image here",
+        network="detector; default: the one in the weights or in the package",
+        weights="default: the newest published; also Darknet's .weights",
     )
-    parser.add_argument("--model", metavar="NAME", help="detector; default: the one in the weights or in the package")
-    parser.add_argument("--weights", metavar="FILE|TAG", help="default: the newest published; also Darknet's .weights")
     parser.add_argument(
         "--threshold", type=_share, default=0.5, metavar="SCORE", help="detections have one above; default: 0.5"
     )
-    parser.add_argument("--device", default="cpu", help="cpu (default), cuda, cuda:1, ...")
     parser.add_argument("--json", metavar="FILE|-", help="also write the detections; - prints them alone")
 
 
@@ -47,12 +47,11 @@ def _share(text: str) -> float:
 
 def detect(options: argparse.Namespace) -> int:
     """Runs the command; every error is a ValueError, TypeError, OSError or ImportError of one line."""
-    outputs = _outputs(options.images, options.out)
+    outputs = output_files(options.images, options.out)
     report = None if options.json in (None, "-") else Path(options.json)
     if report is not None and report.is_dir():
         raise ValueError(f"--json {options.json} is a directory")
-    for folder in {path.parent for path in (*outputs, report) if path is not None}:
-        folder.mkdir(parents=True, exist_ok=True)
+    make_folders((*outputs, report))
     first = read_image(options.images[0], upright=True)  # Before a network is built, which takes longer.
     net = _network(options)
     found = []
@@ -73,53 +72,13 @@ def detect(options: argparse.Namespace) -> int:
     return 0
 
 
-def _outputs(images: Sequence[Path], out: Path | None) -> list[Path | None]:
-    """The file that each image is drawn into."""
-    if out is None:
-        return [None] * len(images)
-    if not out.suffix or out.is_dir():
-        files = [out / f"{image.stem}.png" for image in images]
-    elif len(images) > 1:
-        raise ValueError(f"--out must be a folder for {len(images)} images, got {str(out)!r}")
-    elif out.suffix.lower() not in image_suffixes():
-        raise ValueError(f"--out must be a folder or an image file such as out.png, got {str(out)!r}")
-    else:
-        files = [out]
-    if len(set(files)) < len(files):
-        twice = next(file for file in files if files.count(file) > 1)
-        raise ValueError(f"two images would be drawn into {str(twice)!r}")
-    inputs = {image.resolve() for image in images}
-    for file in files:
-        if file.resolve() in inputs:
-            raise ValueError(f"--out would write over the image {str(file)!r}")
-    return list(files)
-
-
 def _network(options: argparse.Namespace) -> ConvNet:
     """In eval mode on its device; its detections have a score above the threshold."""
-    device = _device(options.device)
-    try:
-        if options.model is None:
-            net = create_from(options.weights)
-        elif find_entry(options.model).row.task == "detection":
-            net = create(options.model, weights=options.weights or "DEFAULT")
-        else:
-            raise ValueError(f"{options.model} is no detector")
-    except RuntimeError as error:  # Published weights that cannot be fetched.
-        raise OSError(str(error)) from None
-    if net.row.task != "detection":
-        raise ValueError(f"{Path(options.weights).name} is of no detector")
+    net = open_network(options, ("detection",), "detector")
     # The row's own would hide what is asked for, or have masks pasted that are not.
     changes: dict[str, Any] = {field: options.threshold for field in THRESHOLDS if hasattr(net.row, field)}
     net.row = dataclasses.replace(net.row, **changes)
-    return net.to(device).eval()
-
-
-def _device(name: str) -> torch.device:
-    here = {"cpu", "cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))}
-    if name not in here or (name == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(f"torch {torch.__version__} has no device {name!r} here")
-    return torch.device(name)
+    return net
 
 
 def _detections(net: Any, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:

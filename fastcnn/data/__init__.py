@@ -9,7 +9,7 @@ from fastcnn.data import transforms
 from fastcnn.data.augment import Lighting, RandomCrop, RandomResizedCrop, RandomShortestSize, pca_lighting
 from fastcnn.data.coco import CocoDetection, coco_results
 from fastcnn.data.crops import five_crop, googlenet_crops, grid_crop, ten_crop, twelve_crop
-from fastcnn.data.draw import draw_detections
+from fastcnn.data.draw import draw_detections, draw_segmentation
 from fastcnn.data.folders import ClassMaps, ImageFolder, Images, SegmentationFolder, VOCSegmentation
 from fastcnn.data.images import photograph, read_image, write_image
 from fastcnn.data.kornia import Kornia
@@ -40,6 +40,7 @@ __all__ = [
     "coco_results",
     "collate",
     "draw_detections",
+    "draw_segmentation",
     "edge_boxes",
     "five_crop",
     "googlenet_crops",

@@ -1,4 +1,4 @@
-"""Detections drawn into their image."""
+"""Detections, and maps of classes, drawn into their image."""
 
 from __future__ import annotations
 
@@ -67,6 +67,40 @@ def draw_detections(image: Tensor, detections: Mapping[str, Tensor], classes: Se
     return from_pillow(picture)
 
 
+def draw_segmentation(image: Tensor, labels: Tensor, classes: Sequence[str] = ()) -> Tensor:
+    """A copy of an image tinted by the class of each pixel, with their names in the upper left, the largest first.
+
+    Class 0, the background, and 255, what a target ignores, stay as they are. Names that have no room are left out.
+
+    Args:
+        image: RGB, uint8 (3, H, W).
+        labels: int64 (H, W).
+        classes: a name for each label; without, numbers are drawn.
+
+    Returns:
+        uint8 (3, H, W), deterministic.
+
+    Raises:
+        ImportError: without Pillow, of the extra ``detection``.
+        ValueError: an image of another dtype or shape, or labels of another shape.
+    """
+    labels = labels.detach().cpu()
+    if labels.shape != image.shape[1:]:
+        raise ValueError(f"labels must be {tuple(image.shape[1:])}, got {tuple(labels.shape)}")
+    values, counts = labels.unique(return_counts=True)
+    found = [label for label in values[counts.argsort(descending=True, stable=True)].tolist() if label not in (0, 255)]
+    masks = labels == torch.tensor(found, dtype=labels.dtype).reshape(-1, 1, 1)
+    picture = to_pillow(_tint(image, masks, found))
+    pen = extra("PIL.ImageDraw", "drawing", "Pillow").Draw(picture)
+    top = height = 0
+    for label in found:
+        if top + height > picture.height:
+            break
+        bottom = _write(pen, label_name(label, classes), (0, top), picture.size, label_colour(label), above=False)
+        top, height = bottom, bottom - top
+    return from_pillow(picture)
+
+
 def _tint(image: Tensor, masks: Tensor, labels: Sequence[int]) -> Tensor:
     masks = (masks.squeeze(1) if masks.dim() == 4 else masks).detach().cpu()
     if masks.shape != (len(labels), *image.shape[1:]):
@@ -86,24 +120,30 @@ def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int,
     return x1, y1, min(max(round(box[2]) - 1, x1), width - 1), min(max(round(box[3]) - 1, y1), height - 1)
 
 
-def _write(pen: Any, text: str, corner: tuple[int, int], size: tuple[int, int], colour: Colour) -> None:
-    """A label whose lower left is the box's upper left, moved into the image, and smaller where that is narrow."""
+def _write(
+    pen: Any, text: str, corner: tuple[int, int], size: tuple[int, int], colour: Colour, above: bool = True
+) -> int:
+    """A label whose lower left is the box's upper left, moved into the image, and smaller where that is narrow.
+
+    Or whose upper left that is, where not ``above``. Returns the row below it.
+    """
     points = max(11, round(min(size) / 32))
     left, top, right, bottom = pen.textbbox((0, 0), text, font=_font(points))
     room = min(size[0] / (right - left + 4), size[1] / (bottom - top + 4))
     if room < 1:
         points = int(points * room)
         if points < SMALLEST_TEXT:
-            return
+            return corner[1]
         left, top, right, bottom = pen.textbbox((0, 0), text, font=_font(points))
     pad = max(1, points // 8)
     width, height = right - left + 2 * pad, bottom - top + 2 * pad
     x = max(min(corner[0], size[0] - width), 0)
-    y = corner[1] - height if corner[1] >= height else max(min(corner[1], size[1] - height), 0)
+    y = corner[1] - height if above and corner[1] >= height else max(min(corner[1], size[1] - height), 0)
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
     bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
     ink = (0, 0, 0) if bright else (255, 255, 255)
     pen.text((x + pad - left, y + pad - top), text, fill=ink, font=_font(points))
+    return y + height
 
 
 @functools.lru_cache(8)
