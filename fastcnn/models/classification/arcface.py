@@ -1,4 +1,4 @@
-"""ArcFace's residual networks: Deng et al., ArcFace: Additive Angular Margin Loss for Deep Face Recognition, CVPR 2019."""
+"""ArcFace's networks: Deng et al., ArcFace: Additive Angular Margin Loss for Deep Face Recognition, CVPR 2019."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvNormAct
+
+_FACES = Preprocess(112, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class ArcFaceRow(Row):
     map_size: tuple[int, int] = (7, 7)
     dropout: float = 0.0
     num_classes: int = 512
-    preprocess: Preprocess = Preprocess(112, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
+    preprocess: Preprocess = _FACES
 
     def __post_init__(self) -> None:
         super().__post_init__()

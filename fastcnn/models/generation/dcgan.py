@@ -14,6 +14,9 @@ from fastcnn.models._net import ConvNet, Feature, Row
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 
+_NOISE = pixels(1, channels=100)
+_IMAGES = Preprocess(64, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
+
 
 def _check_channels(channels: tuple[int, ...]) -> None:
     if not channels or not all(isinstance(width, int) and width > 0 for width in channels):
@@ -41,7 +44,7 @@ class GeneratorRow(ImageRow):
     channels: tuple[int, ...] = (1024, 512, 256, 128)
     out_channels: int = 3
     in_channels: int = 100
-    preprocess: Preprocess = pixels(1, channels=100)
+    preprocess: Preprocess = _NOISE
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,7 +111,7 @@ class DiscriminatorRow(Row):
     channels: tuple[int, ...] = (128, 256, 512, 1024)
     map_size: tuple[int, int] = (4, 4)
     num_classes: int = 1
-    preprocess: Preprocess = Preprocess(64, crop_pct=1.0, mean=(0.5,) * 3, std=(0.5,) * 3)
+    preprocess: Preprocess = _IMAGES
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,4 +1,4 @@
-"""Photo enhancement: Ignatov et al., DSLR-Quality Photos on Mobile Devices with Deep Convolutional Networks, ICCV 2017."""
+"""Photo enhancement: Ignatov et al., DSLR-Quality Photos on Mobile Devices with Deep Convolutional Networks, 2017."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.nn.blocks import ConvNormAct
 
+_PATCH = pixels(100)
 # An instance norm's epsilon is the authors' code's.
 _NORMS: dict[str, Any] = {"batch": nn.BatchNorm2d, "instance": partial(nn.InstanceNorm2d, eps=1e-3, affine=True)}
 
@@ -33,7 +34,7 @@ class DPEDRow(ImageRow):
     blocks: int = 4
     channels: int = 64
     norm: str = "batch"
-    preprocess: Preprocess = pixels(100)
+    preprocess: Preprocess = _PATCH
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,9 +51,7 @@ class _Block(nn.Module):
 
     def __init__(self, channels: int, norm: str, **factory: Any) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            *(ConvNormAct(channels, channels, norm=_NORMS[norm], **factory) for _ in range(2))
-        )
+        self.layers = nn.Sequential(*(ConvNormAct(channels, channels, norm=_NORMS[norm], **factory) for _ in range(2)))
 
     def forward(self, input: Tensor) -> Tensor:
         return input + self.layers(input)

@@ -16,6 +16,7 @@ from fastcnn.nn.blocks import ConvSequence
 
 # Mean RGB of DIV2K's training images, in [0, 1], which section 4.2 subtracts.
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
+_PATCH = pixels(48)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class EDSRRow(ImageRow):
     residual_scale: float = 1.0
     mean: tuple[float, ...] = DIV2K_MEAN
     pixel_range: float = 255.0
-    preprocess: Preprocess = pixels(48)
+    preprocess: Preprocess = _PATCH
 
     def __post_init__(self) -> None:
         super().__post_init__()

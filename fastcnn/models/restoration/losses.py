@@ -124,9 +124,7 @@ class TextureDiscriminator(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         if image.dim() != 4 or tuple(image.shape[1:]) != (3, self.side, self.side):
-            raise ValueError(
-                f"TextureDiscriminator takes (N, 3, {self.side}, {self.side}), got {tuple(image.shape)}"
-            )
+            raise ValueError(f"TextureDiscriminator takes (N, 3, {self.side}, {self.side}), got {tuple(image.shape)}")
         grey = (rgb_to_ycbcr(image)[:, :1] * 255 - 16) / 219
         hidden = F.leaky_relu(self.fc1(self.layers(grey).flatten(1)), 0.2)
         return self.fc2(hidden)

@@ -16,6 +16,8 @@ from fastcnn.models.restoration.images import bicubic, rgb_to_ycbcr, ycbcr_to_rg
 from fastcnn.nn.blocks import ConvNormAct
 from fastcnn.nn.init import init_weights
 
+_PATCH = pixels(41, channels=1)
+
 
 @dataclass(frozen=True, kw_only=True)
 class VDSRRow(ImageRow):
@@ -32,7 +34,7 @@ class VDSRRow(ImageRow):
     channels: int = 64
     scale: int = 2
     in_channels: int = 1
-    preprocess: Preprocess = pixels(41, channels=1)
+    preprocess: Preprocess = _PATCH
 
     def __post_init__(self) -> None:
         super().__post_init__()
