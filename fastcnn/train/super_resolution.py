@@ -13,8 +13,10 @@ from torch.utils.data import Dataset
 
 from fastcnn.data import Images, Scenes
 from fastcnn.data import transforms as change
+from fastcnn.metrics import psnr
 from fastcnn.models import ConvNet
 from fastcnn.models.restoration.images import bicubic, rgb_to_ycbcr
+from fastcnn.models.restoration.vdsr import VDSR
 from fastcnn.train.loading import Kept
 from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import Recipe
@@ -38,6 +40,8 @@ class SuperResolution(Task):
     def __init__(self, recipe: Recipe, net: ConvNet, processes: Processes) -> None:
         super().__init__(recipe, net, processes)
         self.scale: int = net.row.scale  # type: ignore[attr-defined]
+        # VDSR corrects an image that is large already.
+        self.enlarged, self.luma = isinstance(net, VDSR), net.in_channels == 1
         if recipe.size % self.scale:
             raise ValueError(f"size must be a multiple of the scale {self.scale}, got {recipe.size}")
 
@@ -60,11 +64,10 @@ class SuperResolution(Task):
 
     def losses(self, model: nn.Module, images: Tensor, targets: Tensor, device: torch.device) -> dict[str, Tensor]:
         images, targets = images.to(device), targets.to(device)
-        # One channel is luma, and takes the place of an image that is large already.
-        luma = self.row.in_channels == 1
-        inputs = rgb_to_ycbcr(bicubic(images, self.scale))[:, :1] if luma else images
-        wanted = rgb_to_ycbcr(targets)[:, :1] if luma else targets
-        return {"loss": LOSSES[self.recipe.loss](model(inputs).float(), wanted)}
+        images = bicubic(images, self.scale) if self.enlarged else images
+        if self.luma:
+            images, targets = (rgb_to_ycbcr(each)[:, :1] for each in (images, targets))
+        return {"loss": LOSSES[self.recipe.loss](model(images).float(), targets)}
 
     @staticmethod
     def evaluate(
@@ -78,7 +81,7 @@ class SuperResolution(Task):
             for _, (small, large) in batch:
                 small, large = small.to(device), large.to(device)
                 results = (net.upscale(small), bicubic(small, scale).clamp(0, 1))  # type: ignore[operator]
-                found.append(tuple(_psnr(each, large, scale) for each in results))
+                found.append(tuple(float(psnr(each, large, border=scale, luminance=True)) for each in results))
         ours, others = torch.tensor(processes.gather(found), dtype=torch.float64).mean(0).tolist()
         return {"psnr": ours, "bicubic_psnr": others, "gain": ours - others}
 
@@ -102,9 +105,3 @@ class Pairs(Dataset[Item]):
 def shrink(image: Tensor, scale: int) -> Tensor:
     """(3, H, W) to (3, H / scale, W / scale), in 255ths."""
     return (bicubic(image, 1 / scale).clamp(0, 1) * 255).round() / 255
-
-
-def _psnr(a, b, border):
-    inside = (..., slice(border, -border or None), slice(border, -border or None))
-    a, b = (rgb_to_ycbcr(each.double())[..., :1, :, :][inside] for each in (a, b))
-    return float(-10 * torch.log10((a - b).square().mean()))
