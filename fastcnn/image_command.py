@@ -65,7 +65,7 @@ def open_network(options: argparse.Namespace, tasks: Sequence[str], noun: str, *
         OSError: published weights cannot be fetched.
         ValueError: a network of another task, no such device; and what :func:`create` raises.
     """
-    device = _device(options.device)
+    device = find_device(options.device)
     try:
         if options.model is None:
             net = create_from(options.weights, **overrides)
@@ -80,7 +80,7 @@ def open_network(options: argparse.Namespace, tasks: Sequence[str], noun: str, *
     return net.to(device).eval()
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
     here = {"cpu", "cuda", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))}
     if name not in here or (name == "cuda" and not torch.cuda.is_available()):
         raise ValueError(f"torch {torch.__version__} has no device {name!r} here")

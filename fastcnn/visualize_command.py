@@ -12,7 +12,7 @@ from torch import Tensor
 from fastcnn import visualize as see
 from fastcnn.data.draw import label_name
 from fastcnn.data.images import read_image, write_image
-from fastcnn.detect_command import _device, _outputs
+from fastcnn.image_command import find_device, output_files
 from fastcnn.models import ConvNet, create, create_from, find_entry
 
 LARGEST_TILE = 96  # Pixels of a patch in the grid of responses; smaller ones are enlarged to come near.
@@ -43,7 +43,7 @@ def visualize(options: argparse.Namespace) -> int:
 
 
 def _network(options: argparse.Namespace, *, detectors: bool = False) -> ConvNet:
-    device = _device(options.device)
+    device = find_device(options.device)
     if options.model is None and options.weights is None:
         raise ValueError("name a network by --model, or give --weights")
     try:
@@ -80,7 +80,7 @@ def _write(path: Path, picture: Tensor) -> None:
 
 def _each(options: argparse.Namespace, draw: Callable[[ConvNet, Tensor, Tensor], tuple[Tensor, str]]) -> None:
     """One picture, and a line of text, for each image."""
-    outputs = _outputs(options.images, options.out)
+    outputs = output_files(options.images, options.out)
     net = _network(options)
     for path, output, (input, seen) in zip(options.images, outputs, _inputs(net, options.images), strict=True):
         picture, text = draw(net, input, seen)
@@ -135,7 +135,7 @@ def _kernels(options: argparse.Namespace) -> None:
 
 def _one(options: argparse.Namespace) -> Path:
     """The file of the command's only picture."""
-    [output] = _outputs([Path(f"{options.what}.png")], options.out)
+    [output] = output_files([Path(f"{options.what}.png")], options.out)
     assert output is not None
     if output.resolve() in {image.resolve() for image in options.images}:
         raise ValueError(f"--out would write over the image {str(output)!r}")
