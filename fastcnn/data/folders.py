@@ -95,8 +95,7 @@ class ClassMaps(Dataset[tuple[Tensor, Tensor]]):
         file, mask = self.pairs[index]
         image, labels = _read(file), read_class_map(mask)
         if labels.shape != image.shape[1:]:
-            sizes = f"{tuple(labels.shape)}, its image {tuple(image.shape[1:])}"
-            raise ValueError(f"{mask.name} is (height, width) {sizes}")
+            raise ValueError(f"{mask.name} is {tuple(labels.shape)} pixels, its image {tuple(image.shape[1:])}")
         wrong = labels[(labels >= len(self.classes)) & (labels != IGNORED)]
         if len(wrong):
             raise ValueError(f"{mask.name} has index {int(wrong[0])}, there are {len(self.classes)} classes")

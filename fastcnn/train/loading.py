@@ -10,26 +10,29 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from fastcnn.data import transforms as change
+from fastcnn.data.geometry import is_map
 from fastcnn.train.task import Item, Task, Transform
 
 Place = tuple[int, int]  # Which time the image is seen, and its index.
 
 
 class Kept(Dataset[Item]):
-    """A data set drawn once: images as bytes in memory."""
+    """A data set drawn once: images, and maps of classes, as bytes in memory."""
 
     def __init__(self, data: Dataset[Item], count: int) -> None:
-        self.items = [(self._bytes(image), target) for image, target in (data[i] for i in range(count))]
+        self.items = [self._bytes(*data[index]) for index in range(count)]
 
     @staticmethod
-    def _bytes(image: Tensor) -> Tensor:
-        return (image * 255).round().to(torch.uint8)
+    def _bytes(image: Tensor, target: Any) -> Item:
+        return (image * 255).round().to(torch.uint8), target.to(torch.uint8) if is_map(target) else target
 
     def __len__(self) -> int:
         return len(self.items)
 
     def __getitem__(self, index: int) -> Item:
         image, target = self.items[index]
+        if is_map(target):
+            target = target.long()
         return image.float() / 255, dict(target) if isinstance(target, dict) else target
 
 
