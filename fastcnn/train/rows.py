@@ -50,7 +50,9 @@ SCENES = {
         check_every=400,
     ),
     "unet": Recipe(network="unet_x0_25", size=128, batch_size=8, steps=1600, log_every=50, check_every=400),
-    "fcn8s": Recipe(network="fcn8s_vgg11_bn_x0_25", size=128, batch_size=8, steps=2000, log_every=50, check_every=500),
+    "fcn8s": Recipe(
+        network="fcn8s_vgg11_bn_x0_25", size=192, batch_size=8, steps=2000, log_every=50, check_every=500
+    ),
     "vdsr": Recipe(network="vdsr_8", size=96, batch_size=8, steps=1000, lr=1e-3, log_every=50, check_every=250),
 }
 # What papers trained with on ImageNet's 1,281,167 images, for a folder of about as many: data=folder root=FOLDER.

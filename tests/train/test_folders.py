@@ -127,8 +127,8 @@ def folders(tmp_path):
         ("lenet5", "{}", "classes", ("cat", "dog")),
         ("unet_x0_25", '{"width": 4, "depth": 2}', "maps", ("none", "circle", "square")),
         ("unet", '{"width": 4, "depth": 1}', "maps", ("none", "circle", "square")),
-        ("vdsr_8", '{"layers": 2, "channels": 4}', "maps", ()),
-        ("edsr_baseline_x3", '{"blocks": 1, "channels": 4}', "maps", ()),
+        ("vdsr_8", '{"layers": 2, "channels": 4}', "classes", ()),
+        ("edsr_baseline_x3", '{"blocks": 1, "channels": 4}', "classes", ()),
     ],
 )
 @pytest.mark.parametrize("augment", ["flip", "none"])
