@@ -50,8 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     training = commands.add_parser(
         "train",
         help="train a network on generated scenes, or on folders of images",
-        description="Trains a detector, classifier, segmenter or network for super-resolution, tests it on images held out, and writes a checkpoint, its weights and the "
-        "results. Under torchrun, on several processes.",
+        description="Trains a detector, classifier, segmenter or network for super-resolution, tests it on images "
+        "held out, and writes a checkpoint, its weights and the results. Under torchrun, on several processes.",
     )
     add_training(training)
     training.set_defaults(run=_train)

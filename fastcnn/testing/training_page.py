@@ -42,8 +42,8 @@ Commands:
 
 Other names of the two subfolders: `train=NAME held_out=NAME`. Names of the classes of pixels are the lines of
 `classes.txt`, the first of index 0. Images may differ in size. A classifier's go through the network's own
-preprocessing; segmentation and super-resolution learn from crops of `size` pixels, padded where an image is smaller, and
-are tested on whole images. `fastcnn.train.Recipe` documents every setting, `--tensorboard` writes what
+preprocessing; segmentation and super-resolution learn from crops of `size` pixels, padded where an image is smaller,
+and are tested on whole images. `fastcnn.train.Recipe` documents every setting, `--tensorboard` writes what
 is logged for TensorBoard, `--resume` goes on from the last checkpoint to the same weights, to the bit on a CPU.
 
 This page and the plot are made by `fastcnn train --render {plot} {files}`.
@@ -77,8 +77,8 @@ class Kind(NamedTuple):
 KINDS = {
     "detection": Kind(
         "Detectors",
-        "{classes} classes of shapes. mAP@0.5 is VOC's average precision over all points of the curve at an IoU of 0.5;\n"
-        "AP is COCO's over IoUs of 0.5 to 0.95, of boxes and of masks.",
+        "{classes} classes of shapes. mAP@0.5 is VOC's average precision over all points of the curve at an IoU of\n"
+        "0.5; AP is COCO's over IoUs of 0.5 to 0.95, of boxes and of masks.",
         "mAP",
         "mAP@0.5",
         {"mAP@0.5": ("mAP",), "AP": ("bbox", "AP"), "AP of masks": ("segm", "AP")},
@@ -92,8 +92,8 @@ KINDS = {
     ),
     "segmentation": Kind(
         "Segmentation",
-        "{classes} classes, the background among them. IU is intersection over union, a mean over classes or weighted by\n"
-        "their pixels.",
+        "{classes} classes, the background among them. IU is intersection over union, a mean over classes or weighted\n"
+        "by their pixels.",
         "mean_iu",
         "mean IU",
         {

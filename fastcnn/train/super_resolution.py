@@ -76,12 +76,12 @@ class SuperResolution(Task):
         """``psnr`` and ``bicubic_psnr``, of luma without ``scale`` pixels at each border, in dB, means over images; and
         ``gain``, their difference."""
         scale: int = net.row.scale  # type: ignore[attr-defined]
-        found: list[tuple[float, float]] = []
+        found: list[list[float]] = []
         for batch in batches(data, batch_size, processes):
             for _, (small, large) in batch:
                 small, large = small.to(device), large.to(device)
-                results = (net.upscale(small), bicubic(small, scale).clamp(0, 1))  # type: ignore[operator]
-                found.append(tuple(float(psnr(each, large, border=scale, luminance=True)) for each in results))
+                results = [net.upscale(small), bicubic(small, scale).clamp(0, 1)]  # type: ignore[operator]
+                found.append([float(psnr(each, large, border=scale, luminance=True)) for each in results])
         ours, others = torch.tensor(processes.gather(found), dtype=torch.float64).mean(0).tolist()
         return {"psnr": ours, "bicubic_psnr": others, "gain": ours - others}
 
