@@ -83,4 +83,5 @@ def _fit(trainer: Trainer, plain: bool, write: Write) -> dict[str, Any]:
 
 
 def _command(options: argparse.Namespace) -> str:
-    return " ".join(("fastcnn train", options.recipe, *options.settings))
+    mixed = ("--amp", options.amp) if options.amp else ()
+    return " ".join(("fastcnn train", options.recipe, *options.settings, *mixed))

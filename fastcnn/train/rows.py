@@ -49,9 +49,9 @@ SCENES = {
         log_every=50,
         check_every=400,
     ),
-    "unet": Recipe(network="unet_x0_25", size=128, batch_size=8, steps=1600, log_every=50, check_every=400),
+    "unet": Recipe(network="unet_x0_25", size=96, batch_size=8, steps=3600, lr=0.01, log_every=50, check_every=900),
     "fcn8s": Recipe(
-        network="fcn8s_vgg11_bn_x0_25", size=192, batch_size=8, steps=2000, log_every=50, check_every=500
+        network="fcn8s_vgg11_bn_x0_25", size=192, batch_size=8, steps=2800, lr=5e-3, log_every=50, check_every=700
     ),
     "vdsr": Recipe(network="vdsr_8", size=96, batch_size=8, steps=1000, lr=1e-3, log_every=50, check_every=250),
 }
