@@ -1,9 +1,13 @@
-"""Training of detectors: recipes as rows, one loop with checkpoints, mixed precision and several processes."""
+"""Training of detectors, classifiers, segmenters and super-resolution: rows of recipes, and one loop for all.
+
+Checkpoints, mixed precision and several processes; :class:`Recipe` documents the settings.
+"""
 
 from fastcnn.train.evaluation import evaluate
 from fastcnn.train.losses import classification_loss
 from fastcnn.train.optimizers import RMSprop, reduce_on_plateau
-from fastcnn.train.recipes import RECIPES, Recipe, change, find_recipe
+from fastcnn.train.recipes import Recipe, change
+from fastcnn.train.rows import RECIPES, find_recipe
 from fastcnn.train.trainer import Trainer
 
 __all__ = [

@@ -10,7 +10,7 @@ import torch
 
 from fastcnn.models._weights import read_pickle
 
-VERSION = 1
+VERSION = 2
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ import os
 from typing import Any, TypeVar
 
 import torch
-from torch import distributed, nn
+from torch import Tensor, distributed, nn
 
 T = TypeVar("T")
 
@@ -55,3 +55,11 @@ class Processes:
         lists: list[Any] = [None] * self.world
         distributed.all_gather_object(lists, mine)
         return [each for part in lists for each in part]
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of all processes' values; without a gradient."""
+        if self.world == 1:
+            return value
+        value = value.detach().clone()
+        distributed.all_reduce(value)
+        return value / self.world

@@ -9,37 +9,75 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastcnn.models import find_entry, list_models
+from fastcnn.models import find_entry
 from fastcnn.models._metadata import decode_options
 
-DATA = ("scenes", "voc", "coco")
-OPTIMIZERS = ("adamw", "sgd")
-AUGMENTATIONS = ("none", "flip", "distort", "ssd")
+# What a setting may be; a kind of network may have fewer data and augmentations.
+CHOICES = {
+    "data": ("scenes", "folder", "voc", "coco"),
+    "optimizer": ("adamw", "sgd", "rmsprop"),
+    "schedule": ("cosine", "step", "plateau"),
+    "augment": ("none", "flip", "crop", "distort", "ssd"),
+    "loss": ("l1", "l2"),
+}
+AT_LEAST_ONE = ("batch_size", "steps", "log_every", "size")
+NOT_NEGATIVE = (
+    *(
+        "lr",
+        "momentum",
+        "warmup",
+        "weight_decay",
+        "clip",
+        "adjustable_clip",
+        "label_smoothing",
+        "auxiliary_weight",
+        "background",
+    ),
+    *("patience", "seed", "workers", "check_every"),
+)
 # Fields that a run may be resumed with other values of: none of them changes what is learnt.
 FREE = ("workers", "log_every", "check_every", "root")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A training of a detector.
+    """A training.
 
     Attributes:
-        network: one of :func:`fastcnn.models.list_models`, of the task "detection".
+        network: one of :func:`fastcnn.models.list_models`, of the task "detection", "classification", "segmentation" or
+            "super_resolution".
         options: overrides of its row, as the JSON of :mod:`fastcnn.models._metadata`: ``{"width_mult": 0.5}``.
         weights: a file or tag to begin from; its classes may be others.
-        data: "scenes" (:class:`fastcnn.data.Scenes`, drawn once and kept in memory), or "voc" or "coco", a folder of
-            that layout.
+        freeze: what is left as it is, by :func:`fastcnn.models.freeze`: "all" but the head, or the name of the feature
+            up to which.
+        data: "scenes" (:class:`fastcnn.data.Scenes`, drawn once and kept in memory), or "folder", "voc" or "coco", a
+            folder of that layout; see the classes of :mod:`fastcnn.data` and docs/training.md.
         root: the folder.
-        train, held_out: of scenes how many pictures; of VOC the image set; of COCO the file of annotations, and its
-            folder of images if that is not ``root``, as ``annotations.json:images``.
-        size: side of the scenes in pixels.
+        train, held_out: of scenes how many pictures; of "folder" the subfolder, for which a number stands for "train"
+            and "val"; of VOC the image set; of COCO the file of annotations, and its folder of images if that is not
+            ``root``, as ``annotations.json:images``.
+        size: side, in pixels, of the scenes; of crops that segmentation learns from; of high resolution for
+            super-resolution. Classifiers take ``preprocess.input_size`` of their row, whatever size the images have.
         batch_size: images of a step, over all processes.
         steps: of the optimiser.
-        optimizer: "adamw", or "sgd" with ``momentum``.
-        lr: the highest rate, which is reached after ``warmup`` steps; from there a cosine takes it to nothing.
+        optimizer: "adamw"; "sgd" with ``momentum``; or "rmsprop" with ``momentum``, of
+            :class:`fastcnn.train.RMSprop`.
+        lr: the highest rate, which is reached after ``warmup`` steps.
+        schedule: from there on, "cosine" takes the rate to nothing; "step" to a tenth at each of ``milestones``;
+            "plateau" to a tenth after more than ``patience`` checks in a row whose figure on held-out images is no
+            better, at most three times, as :func:`fastcnn.train.reduce_on_plateau`.
+        milestones: shares of ``steps``, with commas between.
         weight_decay: of weights that are matrices or more; not of norms and biases.
         clip: the gradients' norm is cut down to this; 0 leaves them.
-        augment: "none", "flip", "distort" (flips, and colours distorted) or "ssd" (those, zooming out, and crops).
+        adjustable_clip: each gradient is cut down to this over the rate (Kim et al., VDSR, 2016, section 3.2); 0 leaves
+            them.
+        label_smoothing, auxiliary_weight: of :func:`fastcnn.train.classification_loss`; the weight is also that of
+            segmentation's auxiliary heads.
+        background: how much a pixel of class 0 counts in segmentation's loss, where others count 1: of scenes three
+            quarters are background (Ronneberger et al., U-Net, 2015, equation 2, balances classes too).
+        loss: of super-resolution, "l1" or "l2", means over pixels.
+        augment: "none"; "flip"; "crop" (of classifiers, a random part of the image; with flips); "distort" (flips, and
+            colours distorted); or "ssd" (of detectors: those, zooming out, and crops).
         seed: of the first weights, the order of images, augmentation and sampling.
         workers: processes that load and augment images; 0 is the training process itself.
         log_every: steps between two lines of the log.
@@ -49,6 +87,7 @@ class Recipe:
     network: str
     options: str = "{}"
     weights: str = ""
+    freeze: str = ""
     data: str = "scenes"
     root: str = ""
     train: str = "4000"
@@ -60,8 +99,16 @@ class Recipe:
     momentum: float = 0.9
     lr: float = 2e-3
     warmup: int = 100
+    schedule: str = "cosine"
+    milestones: str = "0.5,0.75"
+    patience: int = 1
     weight_decay: float = 0.01
     clip: float = 10.0
+    adjustable_clip: float = 0.0
+    label_smoothing: float = 0.0
+    auxiliary_weight: float = 0.3
+    background: float = 1.0
+    loss: str = "l1"
     augment: str = "flip"
     seed: int = 0
     workers: int = 0
@@ -69,18 +116,37 @@ class Recipe:
     check_every: int = 500
 
     def __post_init__(self) -> None:
-        for name, allowed in (("data", DATA), ("optimizer", OPTIMIZERS), ("augment", AUGMENTATIONS)):
+        for name, allowed in CHOICES.items():
             if getattr(self, name) not in allowed:
                 raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
-        for name in ("batch_size", "steps", "log_every", "size"):
+        for name in AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("lr", "momentum", "warmup", "weight_decay", "clip", "seed", "workers", "check_every"):
+        for name in NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.label_smoothing > 1:
+            raise ValueError(f"label_smoothing must be from 0 to 1, got {self.label_smoothing}")
+        if self.schedule == "plateau" and not self.check_every:
+            raise ValueError("schedule=plateau needs check_every=STEPS: it looks at the figure on held-out images")
         if self.data != "scenes" and not self.root:
             raise ValueError(f"data={self.data} needs root=FOLDER")
+        self.drops()
         self.overrides()
+
+    def drops(self) -> tuple[float, ...]:
+        """``milestones`` as numbers.
+
+        Raises:
+            ValueError: something else, or out of order.
+        """
+        try:
+            shares = tuple(float(share) for share in self.milestones.split(","))
+        except ValueError:
+            shares = (0.0,)
+        if not all(0 < share < 1 for share in shares) or list(shares) != sorted(set(shares)):
+            raise ValueError(f"milestones must be rising shares between 0 and 1, as 0.5,0.75, got {self.milestones!r}")
+        return shares
 
     def overrides(self) -> dict[str, Any]:
         """``options`` as keyword arguments of :func:`fastcnn.models.create`.
@@ -116,45 +182,3 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         except ValueError:
             raise ValueError(f"{name} must be of type {types[name].__name__}, got {text!r}") from None
     return dataclasses.replace(recipe, **changes)
-
-
-def find_recipe(name: str) -> Recipe:
-    """A row of :data:`RECIPES`; for the name of any other detector, the defaults with that network.
-
-    Raises:
-        ValueError: neither.
-    """
-    if name in RECIPES:
-        return RECIPES[name]
-    if name in list_models(task="detection"):
-        return Recipe(network=name)
-    close = difflib.get_close_matches(name, [*RECIPES, *list_models(task="detection")], n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"recipes are {', '.join(RECIPES)}"
-    raise ValueError(f"neither a recipe nor a detector is called {name!r}; {hint}")
-
-
-# Priors are kmeans_anchors of 400 scenes.
-_YOLO = json.dumps(
-    {
-        "preprocess": {"input_size": 192},
-        "multi_scale": False,
-        "priors": [[30, 30], [40, 40], [52, 52], [66, 66], [83, 83]],
-    }
-)
-_RETINANET = json.dumps({"aspect_ratios": [1.0]})
-# On scenes, from random weights; each learns in minutes on two cores.
-RECIPES = {
-    "ssdlite": Recipe(
-        network="ssdlite160_mobilenet_v2_x0_35", steps=4000, augment="distort", log_every=50, check_every=1000
-    ),
-    "retinanet": Recipe(
-        network="retinanet_mobilenet_v2_x0_5_fpn", options=_RETINANET, steps=1800, log_every=50, check_every=300
-    ),
-    "fasterrcnn": Recipe(
-        network="fasterrcnn_mobilenet_v2_x0_5_fpn", steps=1200, lr=1e-3, log_every=50, check_every=400
-    ),
-    "maskrcnn": Recipe(
-        network="maskrcnn_mobilenet_v2_x0_5_fpn", steps=1500, batch_size=8, lr=1e-3, log_every=50, check_every=500
-    ),
-    "yolov2": Recipe(network="yolov2_x0_25", options=_YOLO, steps=2200, log_every=50, check_every=1100),
-}

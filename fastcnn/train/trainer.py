@@ -1,4 +1,4 @@
-"""The loop that trains a detector."""
+"""The loop that trains a network of any kind."""
 
 from __future__ import annotations
 
@@ -12,20 +12,24 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fastcnn.models import ConvNet, create
+from fastcnn.models import ConvNet, create, freeze
 from fastcnn.train.checkpoints import read_checkpoint, write_checkpoint
-from fastcnn.train.evaluation import evaluate, first_label
-from fastcnn.train.loading import mix, open_data, to_device, training_loader
+from fastcnn.train.evaluation import evaluate
+from fastcnn.train.loading import mix, training_loader
 from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import FREE, Recipe
+from fastcnn.train.steps import clip, make_optimizer, rate
+from fastcnn.train.tasks import find_task
 
 CHECKPOINT = "checkpoint.pt"
 AMP = {"": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 Show = Callable[[int, str], None]
+Write = Callable[[str, dict[str, Any]], None]
 
 
 class Trainer:
-    """A recipe under way: the network, its data, the optimiser and what was logged.
+    """A recipe under way: the network, its data, the optimiser and what was logged. What differs between kinds of
+    networks is its ``task``'s, see :class:`fastcnn.train.task.Task`.
 
     On a CPU the same recipe gives the same weights to the bit, stopped and resumed or not, with any number of workers.
 
@@ -63,15 +67,15 @@ class Trainer:
         self.began, self.before = time.perf_counter(), 0.0
         overrides = recipe.overrides()
         probe = create(recipe.network, device="meta", **overrides)
-        masks = bool(getattr(probe, "has_masks", False))
-        self.first = first_label(probe)
-        self.data, self.classes = open_data(recipe, False, masks=masks)
-        self.held_out, _ = open_data(recipe, True, masks=masks)
-        self.options = {**overrides, "num_classes": len(self.classes) + self.first}
+        self.task = find_task(probe.row.task)(recipe, probe, self.processes)
+        self.data, self.classes = self.task.open(False)
+        self.held_out, _ = self.task.open(True)
+        self.options = {**overrides, **self.task.options(self.classes)}
         # What the kernels are the fastest in; images become so in the first convolution.
         self.net = self._network().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if recipe.freeze:
+            freeze(self.net, None if recipe.freeze == "all" else recipe.freeze)
         self.optimizer = make_optimizer(self.net, recipe)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda step: rate(step, recipe))
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=amp == "float16")
         self.step = 0
         self.history: list[dict[str, Any]] = []
@@ -84,28 +88,29 @@ class Trainer:
         torch.manual_seed(recipe.seed)
         if not recipe.weights:
             return create(recipe.network, **self.options)
-        net: Any = create(recipe.network, weights=recipe.weights, **recipe.overrides())
-        classes = self.options["num_classes"]
+        net = create(recipe.network, weights=recipe.weights, **recipe.overrides())
+        classes = self.options.get("num_classes", net.num_classes)
         return net if net.num_classes == classes else net.replace_head(classes)
 
-    def fit(self, show: Show = lambda step, line: None) -> dict[str, Any]:
+    def fit(self, show: Show = lambda step, line: None, write: Write = lambda group, entry: None) -> dict[str, Any]:
         """Trains to the last step; returns what there is to report.
 
         Args:
             show: called after each step with its number, from 1, and what is to be logged of it, which may be nothing.
+            write: called with "train" and each entry of ``history``, and with "held_out" and each of ``checks``.
 
         Returns:
-            ``recipe``, ``parameters``, ``classes``, ``seconds`` to the last test, ``history`` (for every ``log_every``
-            steps ``step``, ``seconds``, ``lr``, ``loss`` and each loss by name, means over these steps), ``checks`` (of
-            held-out images, see :func:`evaluate`), and ``metrics``, the last of them.
+            ``task``, ``recipe``, ``parameters``, ``classes``, ``seconds`` to the last test, ``history`` (for every
+            ``log_every`` steps ``step``, ``seconds``, ``lr``, ``loss`` and each loss by name, means over these steps),
+            ``checks`` (of held-out images, see :func:`evaluate`), and ``metrics``, the last of them.
 
         Raises:
             ValueError: the loss is not finite, or what the network says of a target.
         """
-        recipe, every = self.recipe, self.recipe.log_every
+        recipe, every, self._write = self.recipe, self.recipe.log_every, write
         steps = range(self.step, recipe.steps)
         model = self.processes.parallel(self.net, self.device)
-        loader = training_loader(self.data, recipe, steps, self.processes.rank, self.processes.world)
+        loader = training_loader(self.data, self.task, self.task.transforms(self.net), steps)
         sums: dict[str, Tensor] = {}
         summed = 0  # Fewer than log_every after a stop between two lines.
         model.train()
@@ -125,30 +130,39 @@ class Trainer:
             show(self.step, self.check())
         return self.report()
 
+    @property
+    def lr(self) -> float:
+        """The rate of the next step."""
+        errors = [self.task.figure.error(check) for check in self.checks]
+        return self.recipe.lr * rate(self.step, self.recipe, errors)
+
     def _step(self, model: nn.Module, step: int, images: Any, targets: Any) -> dict[str, Tensor]:
-        images, targets = to_device(images, targets, self.device, self.first)
+        lr = self.lr
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
         torch.manual_seed(mix(self.recipe.seed, step, self.processes.rank))
         dtype = AMP[self.amp]
         with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=dtype is not None):
-            losses: dict[str, Tensor] = model(images, targets)
+            losses = self.task.losses(model, images, targets, self.device)
             loss = torch.stack([value.float() for value in losses.values()]).sum()
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()
-        if self.recipe.clip:
-            self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.net.parameters(), self.recipe.clip)
+        self.scaler.unscale_(self.optimizer)
+        clip(list(self.net.parameters()), self.recipe, lr)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.schedule.step()
         return losses
 
     def _log(self, losses: dict[str, float]) -> str:
-        total, lr = sum(losses.values()), self.schedule.get_last_lr()[0]
+        total = sum(losses.values())
         if not math.isfinite(total):
             raise ValueError(f"the loss is {total} at step {self.step}: {losses}; try a lower lr")
-        self.history.append({"step": self.step, "seconds": self.seconds, "lr": lr, "loss": total, **losses})
-        parts = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
-        return f"step {self.step}  loss {total:.3f}  ({parts})  {self.seconds:.0f} s"
+        parts = {name: value for name, value in losses.items() if name != "loss"}
+        self.history.append({"step": self.step, "seconds": self.seconds, "lr": self.lr, "loss": total, **parts})
+        self._write("train", self.history[-1])
+        listed = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+        shown = f"  ({listed})" if len(losses) > 1 else ""
+        return f"step {self.step}  loss {total:.3f}{shown}  {self.seconds:.0f} s"
 
     @property
     def seconds(self) -> float:
@@ -160,13 +174,15 @@ class Trainer:
         batch = min(self.recipe.batch_size, 16)
         metrics = evaluate(self.net, self.held_out, batch_size=batch, device=self.device, processes=self.processes)
         self.checks.append({"step": self.step, "seconds": self.seconds, **metrics})
+        self._write("held_out", self.checks[-1])
         if self.processes.first:
             self.save()
-        return f"step {self.step}  mAP@0.5 {metrics['mAP']:.4f}"
+        return f"step {self.step}  {self.task.line(metrics)}"
 
     def report(self) -> dict[str, Any]:
         """What :meth:`fit` returns."""
         return {
+            "task": self.net.row.task,
             "recipe": dataclasses.asdict(self.recipe),
             "parameters": sum(parameter.numel() for parameter in self.net.parameters()),
             "classes": list(self.classes),
@@ -186,7 +202,6 @@ class Trainer:
             "recipe": dataclasses.asdict(self.recipe),
             "model": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "schedule": self.schedule.state_dict(),
             "scaler": self.scaler.state_dict(),
             "step": self.step,
             "seconds": self.seconds,
@@ -198,7 +213,6 @@ class Trainer:
     def _restore(self, content: dict[str, Any]) -> None:
         self.net.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.schedule.load_state_dict(content["schedule"])
         self.scaler.load_state_dict(content["scaler"])
         self.step, self.before = content["step"], content["seconds"]
         self.history, self.checks = content["history"], content["checks"]
@@ -208,27 +222,9 @@ def _read(path: Path, recipe: Recipe) -> dict[str, Any]:
     """A checkpoint of this recipe."""
     content = read_checkpoint(path)
     now, then = dataclasses.asdict(recipe), content["recipe"]
+    # The schedule "plateau" looks at the figures of checks.
+    free = set(FREE) - ({"check_every"} if recipe.schedule == "plateau" else set())
     for name in now:
-        if name not in FREE and now[name] != then.get(name):
+        if name not in free and now[name] != then.get(name):
             raise ValueError(f"the checkpoint was trained with {name}={then.get(name)}, not {now[name]}")
     return content
-
-
-def make_optimizer(net: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Decays matrices and kernels, not norms and biases."""
-    learnt = [parameter for parameter in net.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [each for each in learnt if each.dim() > 1], "weight_decay": recipe.weight_decay},
-        {"params": [each for each in learnt if each.dim() <= 1], "weight_decay": 0.0},
-    ]
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(groups, recipe.lr, momentum=recipe.momentum)
-    return torch.optim.AdamW(groups, recipe.lr)
-
-
-def rate(step: int, recipe: Recipe) -> float:
-    """The share of the highest rate: a line up, then half a cosine down."""
-    if step < recipe.warmup:
-        return (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
-    return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))

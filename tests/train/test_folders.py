@@ -1,4 +1,4 @@
-"""Training on folders of VOC's and COCO's layout, which the tests make of scenes; and on top of published weights."""
+"""Training on folders, which the tests make of scenes; and on top of published weights."""
 
 import json
 
@@ -100,3 +100,56 @@ def test_begins_from_the_weights_of_other_classes(tmp_path):
     assert net.num_classes == 8
     kept = [name for name, value in saved.state_dict().items() if torch.equal(value, net.state_dict().get(name))]
     assert len(kept) >= len(saved.state_dict()) - 2
+
+
+def save_map(target, path):
+    pillow = pytest.importorskip("PIL.Image")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pillow.fromarray(target.byte().numpy()).save(path)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Scenes of several sizes in every layout of ``data=folder``."""
+    for part, count in (("train", 4), ("val", 2)):
+        for index in range(count):
+            image, target = Scenes(count, (28 + 8 * index, 40 - 8 * index), semantic=True)[index]
+            save(image, tmp_path / "classes" / part / ("dog", "cat")[index % 2] / f"{index}.png")
+            save(image, tmp_path / "maps" / part / "images" / f"{index}.jpg")
+            save_map(target % 3, tmp_path / "maps" / part / "masks" / f"{index}.png")
+    (tmp_path / "maps" / "classes.txt").write_text("none\ncircle\nsquare\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "layout", "classes"),
+    [
+        ("lenet5", "{}", "classes", ("cat", "dog")),
+        ("unet_x0_25", '{"width": 4, "depth": 2}', "maps", ("none", "circle", "square")),
+        ("unet", '{"width": 4, "depth": 1}', "maps", ("none", "circle", "square")),
+        ("vdsr_8", '{"layers": 2, "channels": 4}', "classes", ()),
+        ("edsr_baseline_x3", '{"blocks": 1, "channels": 4}', "classes", ()),
+    ],
+)
+@pytest.mark.parametrize("augment", ["flip", "none"])
+def test_images_of_several_sizes(folders, tmp_path, network, options, layout, classes, augment):
+    settings = ["size=36", f"augment={augment}", "batch_size=4"]
+    recipe = Recipe(network=network, options=options, data="folder", root=str(folders / layout))
+    trainer = Trainer(change(recipe, [*SETTINGS, *settings]), tmp_path / "run")
+    assert trainer.classes == classes and (len(trainer.data), len(trainer.held_out)) == (4, 2)
+    report = trainer.fit()
+    assert all(torch.isfinite(torch.tensor(entry["loss"])) for entry in report["history"])
+    assert report["metrics"][trainer.task.figure.key] == report["metrics"][trainer.task.figure.key]
+
+
+def test_images_held_out_have_the_classes_that_were_learnt(folders, tmp_path):
+    (folders / "classes" / "val" / "dog").rename(folders / "classes" / "val" / "wolf")
+    recipe = Recipe(network="lenet5", data="folder", root=str(folders / "classes"))
+    with pytest.raises(ValueError, match="train and held_out must have the same classes, only one has dog, wolf"):
+        Trainer(recipe, tmp_path / "run")
+    (folders / "maps" / "classes.txt").unlink()
+    save_map(torch.full((28, 40), 7), folders / "maps" / "val" / "masks" / "0.png")
+    recipe = Recipe(network="unet_x0_25", data="folder", root=str(folders / "maps"))
+    trainer = Trainer(change(recipe, [*SETTINGS, "size=32"]), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"0.png has index 7, there are 3 classes"):
+        trainer.fit()

@@ -6,8 +6,9 @@ import torch
 from fastcnn import models
 from fastcnn.data import SHAPES
 from fastcnn.models._published import PUBLISHED, find_packaged, locate
-from fastcnn.train import RECIPES, evaluate
-from fastcnn.train.loading import open_data
+from fastcnn.train import RECIPES, change, evaluate
+from fastcnn.train.detection import Detection
+from fastcnn.train.processes import Processes
 
 
 def test_it_is_small_and_knows_the_shapes():
@@ -20,9 +21,8 @@ def test_it_is_small_and_knows_the_shapes():
 @pytest.mark.parametrize("fused", [False, True])
 def test_it_still_finds_shapes_in_scenes_it_has_not_seen(fused):
     name, tag = find_packaged()
-    recipe = RECIPES["ssdlite"]
-    data, _ = open_data(recipe.__class__(**{**vars(recipe), "held_out": "120"}), held_out=True)
     net = models.create_from().eval()
+    data, _ = Detection(change(RECIPES["ssdlite"], ["held_out=120"]), net, Processes()).open(True)
     found = evaluate(net.fuse() if fused else net, data)
     published = PUBLISHED[name][tag].metrics["scenes_map"]
     assert found["mAP"] > 0.8 and abs(100 * found["mAP"] - published) < 4  # Of 120 scenes, not of 500.

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from fastcnn import models
-from fastcnn.cli import main
 from fastcnn.train import Recipe, Trainer, change, evaluate
 from fastcnn.train.checkpoints import read_checkpoint, write_checkpoint
 
@@ -26,21 +25,6 @@ SMALL = Recipe(
     check_every=3,
 )
 SETTINGS = [f"{name}={getattr(SMALL, name)}" for name in SMALL.__dict__ if name != "network"]
-
-
-@pytest.fixture
-def run(capsys, tmp_path):
-    """The command's exit status, output and errors, in a folder of its own."""
-
-    def call(*arguments, out=tmp_path / "run"):
-        try:
-            status = main(["train", *arguments, "--out", str(out), "--plain"])
-        except SystemExit as stop:
-            status = stop.code
-        out, err = capsys.readouterr()
-        return status, out, err
-
-    return call
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -85,7 +69,7 @@ def test_goes_on_where_it_stopped_to_the_bit(tmp_path, workers):
 def test_each_family_takes_a_step(tmp_path, network, options, first, amp):
     settings = ["steps=1", "train=2", "held_out=1", "batch_size=2", f"options={json.dumps(options)}"]
     trainer = Trainer(change(Recipe(network=network, size=64), settings), tmp_path, amp=amp)
-    assert trainer.first == first and trainer.net.num_classes == 8 + first
+    assert trainer.net.num_classes == 8 + first
     before = {name: value.clone() for name, value in trainer.net.named_parameters()}
     report = trainer.fit()
     assert all(torch.isfinite(torch.tensor(list(entry.values()))).all() for entry in report["history"])
@@ -142,7 +126,7 @@ def test_two_processes_learn_one_network(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("ssdlit",), "neither a recipe nor a detector is called 'ssdlit'; did you mean ssdlite?"),
+        (("ssdlit",), "neither a recipe nor a network is called 'ssdlit'; did you mean ssdlite?"),
         (("ssdlite", "--resume"), "no checkpoint '{out}/checkpoint.pt' to resume from"),
         (("ssdlite", "data=voc", "root=/none"), "no file '/none/ImageSets/Main/4000.txt'"),
         (("ssdlite", "train=all"), "train and held_out must be numbers of scenes, got 'all'"),
