@@ -72,6 +72,13 @@ def mirror(input: Tensor, before: Sequence[int], after: Sequence[int]) -> Tensor
     return input
 
 
+def _part(input: Tensor, starts: Sequence[int], lengths: Sequence[int]) -> Tensor:
+    """A view of so much of each axis behind the channels."""
+    for axis, (start, length) in enumerate(zip(starts, lengths, strict=True), 2):
+        input = input.narrow(axis, start, length)
+    return input
+
+
 def predict_tiled(net: UNet, input: Tensor, tile: int | Sequence[int] | None = None) -> Tensor:
     """The overlap-tile strategy: logits (N, num_classes, ...) for every pixel of images of any size.
 
@@ -115,15 +122,11 @@ def predict_tiled(net: UNet, input: Tensor, tile: int | Sequence[int] | None = N
     found: Tensor | None = None
     for place in itertools.product(*map(range, counts)):
         starts = [index * step for index, step in zip(place, steps, strict=True)]
-        piece = mirrored
-        for axis, (start, side) in enumerate(zip(starts, tiles, strict=True), 2):
-            piece = piece.narrow(axis, start, side)
-        logits = net(piece)
+        logits = net(_part(mirrored, starts, tiles))
         assert isinstance(logits, Tensor)
         if found is None:
             found = logits.new_empty((*logits.shape[:2], *sides))
-        inside = [slice(start, start + result) for start, result in zip(starts, results, strict=True)]
-        target = found[(..., *inside)]
-        target.copy_(logits[(..., *(slice(length) for length in target.shape[2:]))])
+        kept = [min(result, side - start) for result, side, start in zip(results, sides, starts, strict=True)]
+        _part(found, starts, kept).copy_(_part(logits, [0] * dims, kept))
     assert found is not None
     return found

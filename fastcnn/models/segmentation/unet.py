@@ -128,8 +128,9 @@ class UNet(ConvNet):
     def _layer(self, kind: str) -> Any:
         return getattr(nn, f"{kind}{self.dims}d")
 
-    def _conv(self, *shape: int, **options: Any) -> nn.Module:
-        return conv2d(*shape, **options) if self.dims == 2 else nn.Conv3d(*shape, **options)
+    def _conv(self, channels: int, outputs: int, kernel_size: int, **options: Any) -> nn.Module:
+        make: Any = conv2d if self.dims == 2 else nn.Conv3d
+        return make(channels, outputs, kernel_size, **options)  # type: ignore[no-any-return]
 
     def _convs(self, channels: int, *outputs: int, **factory: Any) -> list[nn.Module]:
         layers: list[nn.Module] = []
