@@ -48,7 +48,8 @@ def convolutional_head(layers: Iterable[nn.Module], window: int | None = None) -
     kernel_size = 1
     for layer in layers:
         if isinstance(layer, nn.AdaptiveAvgPool2d) and not result:
-            side = layer.output_size if isinstance(layer.output_size, int) else layer.output_size[0]
+            size: Any = layer.output_size
+            side = size if isinstance(size, int) else size[0]
             if side != 1:
                 kernel_size = int(side or 0)
             elif window is None:

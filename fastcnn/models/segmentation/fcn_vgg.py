@@ -73,7 +73,8 @@ class FCNVGG(Segmenter):
         )
         if row.features[-1] != self.feature_chain[-1].name:
             raise ValueError(f"features must end with {self.feature_chain[-1].name!r}, got {row.features!r}")
-        self.fc = dense.head[:-1]
+        head: Any = dense.head
+        self.fc = head[:-1]
         hidden = [layer for layer in self.fc if isinstance(layer, nn.Conv2d)]
         hidden[0].padding = tuple(side // 2 for side in hidden[0].kernel_size)
         scored = [self.feature(name) for name in reversed(row.features)]

@@ -103,7 +103,8 @@ class Segmenter(ConvNet):
 
     def decode(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """The row's maps to logits (N, num_classes, *size)."""
-        return resize(self.classifier(*maps), size)
+        classifier: Any = self.classifier
+        return resize(classifier(*maps), size)
 
     def init_weights(self, module: nn.Module) -> None:
         """As PyTorch does, and torchvision with it: the backbone has its own."""
