@@ -5,7 +5,7 @@ from fastcnn.models._classes import COCO_CLASSES, COCO_SLOTS, VOC_CLASSES
 from fastcnn.models._freeze import freeze
 from fastcnn.models._metadata import read_metadata
 from fastcnn.models._net import ConvNet, Feature, Row
-from fastcnn.models._output_stride import ReceptiveField, receptive_field, set_output_stride
+from fastcnn.models._output_stride import set_output_stride
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import (
     create,
@@ -37,7 +37,6 @@ __all__ = [
     "Feature",
     "ModelParallel",
     "Preprocess",
-    "ReceptiveField",
     "Row",
     "Summary",
     "classification",
@@ -58,7 +57,6 @@ __all__ = [
     "multi_scale_predict",
     "read_metadata",
     "read_state_dict",
-    "receptive_field",
     "register",
     "restoration",
     "save_weights",

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fastcnn.models._net import ConvNet, Net
+from fastcnn.models._net import Net
 from fastcnn.models._summary import on_meta
 
 # Of the traced image: so large that what padding leaves out at the borders does not change a stride.
@@ -121,37 +121,3 @@ def _dilate(layer: Any, step: int, apart: int) -> None:
     layer.dilation, layer.padding = (tuple(apart * n for n in _pair(of)) for of in (layer.dilation, layer.padding))
     if isinstance(layer, nn.MaxPool2d) and step == 1:
         layer.__class__ = FullMaxPool2d
-
-
-class ReceptiveField(NamedTuple):
-    """
-    size: side in pixels of the square of the input that a pixel of the output depends on.
-    stride: pixels from one such square to the next.
-    """
-
-    size: int
-    stride: int
-
-
-def receptive_field(net: nn.Module) -> ReceptiveField:
-    """Of the last feature of a :class:`ConvNet`, or of any module that takes an image (N, C, H, W).
-
-    For layers in a row, whether or not they have shortcuts around them: each adds its kernel's sides, less one, times
-    its dilation times the stride of its input. Where branches run beside one another it is an upper bound. What pools
-    the whole map, as squeeze-excite, is not counted. Source: Long et al., FCN, CVPR 2015, section 3.
-
-    Raises:
-        ValueError: a module without a convolution.
-    """
-    first = next((layer for layer in net.modules() if isinstance(layer, nn.Conv2d)), None)
-    if first is None:
-        raise ValueError(f"a {type(net).__name__} without convolutions has no receptive field")
-    run: Callable[[Any], Any] = (
-        (lambda twin: twin.forward_features) if isinstance(net, ConvNet) else (lambda twin: twin)
-    )
-    calls = _trace(net, run, first.in_channels)
-    size = 1
-    for _, layer, before, _ in calls:
-        if hasattr(layer, "kernel_size"):
-            size += (max(_pair(layer.kernel_size)) - 1) * max(_pair(getattr(layer, "dilation", 1))) * before
-    return ReceptiveField(size, calls[-1].after)

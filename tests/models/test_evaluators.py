@@ -14,6 +14,7 @@ from fastcnn.models import (
     multi_crop_predict,
     multi_scale_predict,
 )
+from fastcnn.nn.convolutional import to_fully_convolutional
 from fastcnn.ops import _library
 
 
@@ -147,3 +148,12 @@ def test_bad_arguments(pair):
         multi_scale_predict(pair[0], torch.zeros(1, 3, 64, 64), (0.5, 0))
     with pytest.raises(ValueError, match=r"takes a fully convolutional network, this one gives \(1, 4\)"):
         dense_predict(pair[0], torch.zeros(1, 3, 64, 64))
+
+
+def test_dense_evaluation_at_native_size_is_the_classifier():
+    net = create("vgg11", 4, hidden=16, dtype=torch.float64).eval()
+    image = torch.rand(1, 3, 224, 224, dtype=torch.float64)
+    with torch.no_grad():
+        wanted = net(image).softmax(1)
+    found = dense_predict(to_fully_convolutional(net).eval(), image, flip=False)
+    torch.testing.assert_close(found, wanted)
