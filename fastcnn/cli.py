@@ -115,10 +115,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(options: argparse.Namespace) -> int:
+    from fastcnn.image_command import find_device
     from fastcnn.testing.environment import environment
     from fastcnn.testing.training_page import render
     from fastcnn.train.command import train
 
+    find_device(options.device)
     if options.render:
         print(render(options.render[0], options.render[1:]), end="")
         return 0

@@ -16,6 +16,7 @@ from fastcnn.data import transforms as change
 from fastcnn.data.targets import Target
 from fastcnn.metrics import CocoMetrics, VOCMetrics
 from fastcnn.models import ConvNet
+from fastcnn.models.detection.fast_rcnn import ProposalDetector
 from fastcnn.train.loading import Kept
 from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import Recipe
@@ -43,6 +44,8 @@ class Detection(Task):
 
     def __init__(self, recipe: Recipe, net: ConvNet, processes: Processes) -> None:
         super().__init__(recipe, net, processes)
+        if isinstance(net, ProposalDetector):
+            raise ValueError(f"{recipe.network} learns from proposals, which fastcnn train does not make")
         self.masks, self.first = bool(getattr(net, "has_masks", False)), first_label(net)
 
     def open(self, held_out: bool) -> tuple[Dataset[Item], tuple[str, ...]]:

@@ -35,6 +35,7 @@ NOT_NEGATIVE = (
     ),
     *("patience", "seed", "workers", "check_every"),
 )
+SEEDS = 2**62  # With what data sets add to it, it fits 63 bits.
 # Fields that a run may be resumed with other values of: none of them changes what is learnt.
 FREE = ("workers", "log_every", "check_every", "root")
 
@@ -132,6 +133,8 @@ class Recipe:
         if self.data != "scenes" and not self.root:
             raise ValueError(f"data={self.data} needs root=FOLDER")
         self.drops()
+        if self.seed >= SEEDS:
+            raise ValueError(f"seed must be below 2**62, got {self.seed}")
         self.overrides()
 
     def drops(self) -> tuple[float, ...]:

@@ -124,6 +124,8 @@ class Task(ABC):
         part = self.part(held_out)
         if not part.isdecimal():
             raise ValueError(f"train and held_out must be numbers of scenes, got {part!r}")
+        if not int(part):
+            raise ValueError("train and held_out must be at least one scene, got 0")
         return int(part), self.recipe.seed + HELD_OUT_SEED * held_out
 
     def part(self, held_out: bool) -> str:

@@ -60,7 +60,7 @@ class Trainer:
             raise ValueError(f"amp must be one of {', '.join(filter(None, AMP))}, got {amp!r}")
         self.recipe, self.folder, self.amp = recipe, Path(folder), amp
         # First, for to open the data takes longer.
-        content = _read(self.folder / CHECKPOINT, recipe) if resume else None
+        content = _read(self.folder / CHECKPOINT, recipe, amp) if resume else None
         self.processes = processes or Processes()
         index = f":{self.processes.local}" if device == "cuda" and self.processes.world > 1 else ""
         self.device = torch.device(device + index)
@@ -200,6 +200,7 @@ class Trainer:
         self.folder.mkdir(parents=True, exist_ok=True)
         content = {
             "recipe": dataclasses.asdict(self.recipe),
+            "amp": self.amp,
             "model": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -216,10 +217,12 @@ class Trainer:
         self.scaler.load_state_dict(content["scaler"])
         self.step, self.before = content["step"], content["seconds"]
         self.history, self.checks = content["history"], content["checks"]
+        if hasattr(self.net, "batches_seen"):
+            self.net.batches_seen = self.step
 
 
-def _read(path: Path, recipe: Recipe) -> dict[str, Any]:
-    """A checkpoint of this recipe."""
+def _read(path: Path, recipe: Recipe, amp: str) -> dict[str, Any]:
+    """A checkpoint of this recipe, mixed as now."""
     content = read_checkpoint(path)
     now, then = dataclasses.asdict(recipe), content["recipe"]
     # The schedule "plateau" looks at the figures of checks.
@@ -227,4 +230,7 @@ def _read(path: Path, recipe: Recipe) -> dict[str, Any]:
     for name in now:
         if name not in free and now[name] != then.get(name):
             raise ValueError(f"the checkpoint was trained with {name}={then.get(name)}, not {now[name]}")
+    if content["amp"] != amp:
+        was = f"--amp {content['amp']}" if content["amp"] else "no --amp"
+        raise ValueError(f"the checkpoint was trained with {was}")
     return content

@@ -104,6 +104,8 @@ def test_the_command_writes_weights_that_create_reads(run, tmp_path):
         f"fastcnn train: {tmp_path / 'run'} has a checkpoint already: --resume goes on from it, --out names another "
         "folder\n"
     )
+    status, out, err = run(SMALL.network, *SETTINGS, "--resume", "--amp", "bfloat16")
+    assert status == 2 and "the checkpoint was trained with no --amp" in err
     status, out, err = run(SMALL.network, *SETTINGS, "steps=8", "--resume")
     assert status == 2 and "the checkpoint was trained with steps=6, not 8" in err
     assert run(SMALL.network, *SETTINGS, "--resume")[0] == 0  # Nothing is left to do.
@@ -131,7 +133,15 @@ def test_two_processes_learn_one_network(tmp_path):
         (("ssdlite", "data=voc", "root=/none"), "no file '/none/ImageSets/Main/4000.txt'"),
         (("ssdlite", "train=all"), "train and held_out must be numbers of scenes, got 'all'"),
         (("maskrcnn", "data=voc", "root=/none"), "VOC's folders give no masks, which this network learns from"),
-        (("ssdlite", "train=0"), "there is no image to learn from"),
+        (("ssdlite", "train=0"), "train and held_out must be at least one scene, got 0"),
+        (("ssdlite", "train=4", "held_out=0"), "train and held_out must be at least one scene, got 0"),
+        (("ssdlite", "--device", "meta"), f"torch {torch.__version__} has no device 'meta' here"),
+        (("ssdlite", f"seed={10**30}"), f"seed must be below 2**62, got {10**30}"),
+        (("fastrcnn_caffenet",), "fastrcnn_caffenet learns from proposals, which fastcnn train does not make"),
+        (
+            ("localizer_alexnet",),
+            "fastcnn train trains detection, classification, segmentation, super_resolution, not localization",
+        ),
     ],
 )
 def test_what_cannot_be_trained_is_said_in_a_line(run, tmp_path, arguments, message):
