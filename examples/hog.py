@@ -143,7 +143,7 @@ def main() -> int:
     right = ((F.conv2d(hog(images), template).flatten() + bias > 0) == (labels > 0)).double().mean()
     print(f"template of {tuple(template.shape[2:])} cells from {len(images)} images, {right:.1%} of them right")
     found = detect(grey(data.astronaut()), template, bias)
-    overlaps = box_iou(torch.tensor([FACE]).float(), torch.tensor([box for _, box in found]).float())[0]
+    overlaps = box_iou(torch.tensor(FACE).float(), torch.tensor([box for _, box in found]).float())
     on_face = (overlaps > 0.5).nonzero().flatten().tolist()
     rank = on_face[0] + 1 if on_face else len(found) + 1
     print(f"the astronaut: {len(found)} boxes in all scales, the first on the face is number {rank}")
