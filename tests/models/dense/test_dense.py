@@ -154,7 +154,7 @@ def test_fused_networks_give_the_same(dense, filled):
     assert (narrow.double() - wanted).norm() <= 1e-4 * wanted.norm()
 
 
-@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dense", FIRST)
 def test_compiles_as_one_graph(dense, backend, filled):
     net = filled(create(dense, dtype=torch.float64))
