@@ -120,10 +120,10 @@ def _responses(options: argparse.Namespace) -> None:
     found = see.strongest_responses(net, inputs, layer, options.channel, options.count)
     tiles = []
     for each in found:
-        [(_, seen)] = _inputs(net, [options.images[each.index]])  # Again, as a folder may not fit the memory.
-        tiles += see.patches([seen], [each._replace(index=0)])
+        [(_, seen)] = _inputs(net, [options.images[each.image]])  # Again, as a folder may not fit the memory.
+        tiles += see.patches([seen], [each._replace(image=0)])
         place = f"row {each.row}, column {each.column}, pixels {' '.join(map(str, each.box))}"
-        print(f"{options.images[each.index]}: {each.score:.4g}, {place}")
+        print(f"{options.images[each.image]}: {each.score:.4g}, {place}")
     scale = max(1, LARGEST_TILE // max(max(tile.shape[1:]) for tile in tiles))
     _write(output, see.grid(tiles, columns=min(9, -(-len(tiles) // max(1, round(len(tiles) ** 0.5)))), scale=scale))
 

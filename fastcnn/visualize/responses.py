@@ -18,13 +18,13 @@ class Response(NamedTuple):
     """A channel's strongest response to one image.
 
     Attributes:
-        index: of the image.
+        image: its number.
         score: the activation.
         row, column: of it in the map: where.
         box: (x1, y1, x2, y2), the pixels of the input it is made of: what.
     """
 
-    index: int
+    image: int
     score: float
     row: int
     column: int
@@ -81,7 +81,7 @@ def strongest_responses(
 
 def patches(images: Sequence[Tensor], responses: Iterable[Response]) -> list[Tensor]:
     """What the responses are to: of each one's image, (C, H, W), the pixels in its box."""
-    return [images[found.index][:, y1:y2, x1:x2] for found in responses for x1, y1, x2, y2 in [found.box]]
+    return [images[found.image][:, y1:y2, x1:x2] for found in responses for x1, y1, x2, y2 in [found.box]]
 
 
 class _Reached(Exception):

@@ -33,7 +33,7 @@ def dots():
 def test_what_and_where(net, batch_size):
     images, places = dots()
     found = strongest_responses(net, images, "conv1_1", 7, 3, batch_size=batch_size)
-    assert [each.index for each in found] == [1, 5, 2]  # Of the two equal ones the first.
+    assert [each.image for each in found] == [1, 5, 2]  # Of the two equal ones the first.
     assert [(each.row, each.column) for each in found] == [places[1], places[5], places[2]]
     assert [each.score for each in found] == pytest.approx([2.7, 2.7, 2.1], rel=1e-5)
     assert [each.box for each in found] == [(0, 0, 2, 2), (10, 10, 13, 13), (38, 32, 40, 34)]
@@ -48,13 +48,13 @@ def test_is_what_a_search_over_all_maps_finds(net):
     with torch.no_grad():
         maps = [net.forward_stages(image[None], ("conv3_2",))["conv3_2"][0, 9] for image in images]
     order = sorted(range(5), key=lambda index: -float(maps[index].max()))[:4]
-    assert [each.index for each in found] == order
+    assert [each.image for each in found] == order
     for each in found:
-        assert each.score == pytest.approx(float(maps[each.index].max()), rel=1e-3)
+        assert each.score == pytest.approx(float(maps[each.image].max()), rel=1e-3)
         # The patch holds all that made it, and nothing changes when the rest of the image does.
         x1, y1, x2, y2 = each.box
-        other = torch.rand_like(images[each.index])
-        other[:, y1:y2, x1:x2] = images[each.index][:, y1:y2, x1:x2]
+        other = torch.rand_like(images[each.image])
+        other[:, y1:y2, x1:x2] = images[each.image][:, y1:y2, x1:x2]
         with torch.no_grad():
             again = net.forward_stages(other[None], ("conv3_2",))["conv3_2"][0, 9, each.row, each.column]
         assert float(again) == pytest.approx(each.score, rel=1e-4)
