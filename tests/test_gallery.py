@@ -11,7 +11,8 @@ from fastcnn.train import find_recipe
 
 DOCS = Path(__file__).parent.parent / "docs"
 PAGE = (DOCS / "gallery.md").read_text()
-COMMANDS = [line.strip() for line in PAGE.splitlines() if line.startswith("    fastcnn ")]
+SHELL = re.sub(r"\\\n\s*", "", PAGE)
+COMMANDS = [line.split(";")[0].strip() for line in SHELL.splitlines() if line.startswith("    fastcnn ")]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

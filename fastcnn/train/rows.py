@@ -60,16 +60,14 @@ SCENES = {
         log_every=100,
         check_every=2000,
     ),
-    # Larger, for its map has an eighth of the side.
     "fcn8s": Recipe(
         network="fcn8s_vgg11_bn_x0_25",
-        size=256,
+        size=160,
         batch_size=8,
-        steps=3000,
-        lr=3e-3,
-        background=0.5,
+        steps=4000,
+        background=0.3,
         log_every=100,
-        check_every=1500,
+        check_every=1000,
     ),
     "vdsr": Recipe(network="vdsr_8", size=96, batch_size=8, steps=1000, lr=1e-3, log_every=50, check_every=250),
 }
