@@ -152,7 +152,7 @@ def page(plot: str, results: Mapping[str, Mapping[str, Any]]) -> str:
         plot=plot,
         image=Path(plot).name,
         environments="\n\n".join(made_on),
-        commands="\n".join(f"    {result['command']}" for result in results.values()),
+        commands="\n".join(f"    {_command(result)}" for result in results.values()),
         files=" ".join(results),
     )
 
@@ -223,3 +223,10 @@ def plot_svg(results: Sequence[Mapping[str, Any]]) -> str:
             best.legend()
 
     return plots.plot((10, 4 * len(groups)), 8, draw)
+
+
+def _command(result: Mapping[str, Any]) -> str:
+    """As it was typed."""
+    processes = result.get("processes", 1)
+    launch = f"torchrun --nproc-per-node {processes} -m " if processes > 1 else ""
+    return f"{launch}{result['command']}"
