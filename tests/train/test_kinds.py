@@ -167,7 +167,7 @@ def test_the_kinds_that_train():
         (("lenet5", "data=voc", "root=/none"), "data of classification must be one of scenes, folder, got 'voc'"),
         (("lenet5", "data=folder", "root=/none"), "no folder '/none/train'"),
         (("unet", "data=folder", "root=/none", "train=day"), "no folder '/none/day'"),
-        (("unet", "data=voc", "root=/none"), "no file '/none/ImageSets/Segmentation/4000.txt'"),
+        (("unet", "data=voc", "root=/none", "train=day"), "no file '/none/ImageSets/Segmentation/day.txt'"),
         (("unet", "augment=ssd"), "augment of segmentation must be one of none, flip, distort, got 'ssd'"),
         (("unet3d",), "unet3d takes (N, 3, D, H, W), not images of 1 or 3 channels"),
         (("vdsr", "size=33"), "size must be a multiple of the scale 2, got 33"),
