@@ -101,7 +101,8 @@ def multi_scale_predict(net: nn.Module, images: Tensor, scales: Sequence[float] 
     17.375 times the multiply-adds of the images alone, twice the sum of the squares of the scales.
 
     Args:
-        net: a classifier of images of any size; or a segmenter whose map, of any stride, covers the whole image.
+        net: a classifier of images of any size; or a segmenter whose map, of any stride, covers the whole image. Of one
+            with a ``predict``, as U-Net, that is called.
         images: (N, C, H, W).
         scales: of the images' sides, which are rounded; images are antialiased where they become smaller.
         flip: whether mirror images are looked at, too.
@@ -120,7 +121,7 @@ def multi_scale_predict(net: nn.Module, images: Tensor, scales: Sequence[float] 
     def looks() -> Iterator[Tensor]:
         for scale in scales:
             for mirrored, each in enumerate(_and_mirrored(_resized(images, scale), flip)):
-                logits = _logits(net, each)
+                logits = _logits(net, each, whole=True)
                 if logits.dim() == 4:
                     logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
                     logits = logits.flip(-1) if mirrored else logits
@@ -144,10 +145,12 @@ def _probabilities(net: nn.Module, inputs: Tensor) -> Tensor:
     return _logits(net, inputs).softmax(1)
 
 
-def _logits(net: nn.Module, inputs: Tensor) -> Tensor:
+def _logits(net: Any, inputs: Tensor, whole: bool = False) -> Tensor:
     if net.training:
         raise RuntimeError(f"this {type(net).__name__} is in training mode: call eval() to judge it")
-    return net(inputs)
+    # Valid convolutions give the middle of an image alone.
+    logits: Tensor = net.predict(inputs) if whole and hasattr(net, "predict") else net(inputs)
+    return logits
 
 
 def _mean(probabilities: Iterable[Tensor]) -> Tensor:

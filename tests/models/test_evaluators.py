@@ -111,6 +111,16 @@ def test_scales_and_mirror_images_of_maps():
     torch.testing.assert_close(multi_scale_predict(net, images.flip(-1), (0.5, 1.5)), found.flip(-1))
 
 
+def test_scales_of_valid_convolutions():
+    """Whose own map would be of the middle of the image."""
+    net = create("unet", width=2, depth=1, dtype=torch.float64).eval()
+    images = torch.rand(1, 1, 30, 22, dtype=torch.float64)
+    found = multi_scale_predict(net, images, (1.0,), flip=False)
+    with torch.no_grad():
+        torch.testing.assert_close(found, net.predict(images).softmax(1))
+    assert found.shape == (1, 2, 30, 22)
+
+
 def test_scales_of_a_classifier():
     net, images = Pooled().eval(), torch.randn(2, 3, 16, 16)
     found = multi_scale_predict(net, images, (1.0, 2.0), flip=False)
