@@ -74,7 +74,7 @@ def detect(options: argparse.Namespace) -> int:
 
 def _network(options: argparse.Namespace) -> ConvNet:
     """In eval mode on its device; its detections have a score above the threshold."""
-    net = open_network(options, ("detection",), "detector")
+    net = open_network(options, ("detection",), "detector", packaged=True)
     # The row's own would hide what is asked for, or have masks pasted that are not.
     changes: dict[str, Any] = {field: options.threshold for field in THRESHOLDS if hasattr(net.row, field)}
     net.row = dataclasses.replace(net.row, **changes)

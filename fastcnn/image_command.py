@@ -58,13 +58,19 @@ def make_folders(files: Iterable[Path | None]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
 
 
-def open_network(options: argparse.Namespace, tasks: Sequence[str], noun: str, **overrides: Any) -> ConvNet:
+def open_network(
+    options: argparse.Namespace, tasks: Sequence[str], noun: str, packaged: bool = False, **overrides: Any
+) -> ConvNet:
     """The network of --model and --weights in eval mode on its --device; ``overrides`` as of :func:`create`.
+
+    Without both it is the one in the package where ``packaged``.
 
     Raises:
         OSError: published weights cannot be fetched.
-        ValueError: a network of another task, no such device; and what :func:`create` raises.
+        ValueError: neither given, a network of another task, no such device; and what :func:`create` raises.
     """
+    if not packaged and options.model is None and options.weights is None:
+        raise ValueError("needs --weights of a network, or --model NAME with published ones")
     device = find_device(options.device)
     try:
         if options.model is None:

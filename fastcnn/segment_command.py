@@ -10,11 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fastcnn.data.draw import draw_segmentation, label_name
-from fastcnn.data.images import read_image, write_image
+from fastcnn.data.images import fit_channels, read_image, write_image
 from fastcnn.image_command import add_image_options, make_folders, open_network, output_files
 from fastcnn.models import ConvNet
-
-LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601, of networks for grey images.
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -40,8 +38,6 @@ def segment(options: argparse.Namespace) -> int:
     make_folders(outputs)
     images = (read_image(path, upright=True) for path in options.images)
     image = next(images)  # Before a network is built, which takes longer.
-    if options.model is None and options.weights is None:
-        raise ValueError("needs --weights of a network, or --model NAME with published ones")
     net = open_network(options, ("segmentation",), "segmentation network")
     for path, output in zip(options.images, outputs, strict=True):
         labels = segment_image(net, image, options.size)
@@ -71,8 +67,7 @@ def segment_image(net: ConvNet, image: Tensor, size: int | None = None) -> Tenso
         raise ValueError(f"a {type(net).__name__} of inputs {net.input_layout} takes no pictures")
     sides = image.shape[1:]
     pixels = image.to(next(net.parameters()).device).float()[None] / 255
-    if net.in_channels == 1:
-        pixels = torch.einsum("nchw,c->nhw", pixels, pixels.new_tensor(LUMINANCE))[:, None]
+    pixels = fit_channels(pixels, net.in_channels)
     if size is not None:
         resized = [max(round(side * size / min(sides)), 1) for side in sides]
         pixels = F.interpolate(pixels, resized, mode="bilinear", align_corners=False, antialias=True)

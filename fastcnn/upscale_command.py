@@ -30,8 +30,6 @@ def upscale(options: argparse.Namespace) -> int:
     make_folders(outputs)
     images = (read_image(path, upright=True) for path in options.images)
     image = next(images)  # Before a network is built, which takes longer.
-    if options.model is None and options.weights is None:
-        raise ValueError("needs --weights of a network, or --model NAME with published ones")
     changes: dict[str, Any] = {} if options.scale is None else {"scale": options.scale}
     net: Any = open_network(options, ("super_resolution", "enhancement"), "network from images to images", **changes)
     run = net.enhance if net.row.task == "enhancement" else net.upscale

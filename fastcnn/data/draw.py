@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fastcnn.data.images import from_pillow, to_pillow
+from fastcnn.data.images import LUMA, from_pillow, to_pillow
 from fastcnn.models._extras import extra
 
 OPACITY = 0.45  # Of masks.
@@ -140,7 +140,7 @@ def _write(
     x = max(min(corner[0], size[0] - width), 0)
     y = corner[1] - height if above and corner[1] >= height else max(min(corner[1], size[1] - height), 0)
     pen.rectangle((x, y, x + width - 1, y + height - 1), fill=colour)
-    bright = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] > 140
+    bright = sum(share * part for share, part in zip(LUMA, colour, strict=True)) > 140
     ink = (0, 0, 0) if bright else (255, 255, 255)
     pen.text((x + pad - left, y + pad - top), text, fill=ink, font=_font(points))
     return y + height

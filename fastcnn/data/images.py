@@ -15,6 +15,8 @@ from fastcnn.models._extras import extra
 # A cat by Stefan van der Walt, CC0, which scikit-image ships inside its wheel (skimage.data.chelsea).
 PHOTOGRAPH = "chelsea.png"
 
+LUMA = (0.299, 0.587, 0.114)  # Of red, green and blue: ITU-R BT.601.
+
 
 def read_image(path: str | Path, *, upright: bool = False) -> Tensor:
     """An image file's pixels as RGB: uint8 ``[3, H, W]``; grey is repeated, alpha dropped, of 16 bits the upper 8 kept.
@@ -87,6 +89,13 @@ def from_pillow(rgb: Any) -> Tensor:
     """uint8 ``[3, H, W]`` of a Pillow image in RGB."""
     pixels = torch.frombuffer(bytearray(rgb.tobytes()), dtype=torch.uint8)
     return pixels.reshape(rgb.height, rgb.width, 3).permute(2, 0, 1).contiguous()
+
+
+def fit_channels(images: Tensor, channels: int) -> Tensor:
+    """RGB images (..., 3, H, W) as a network of 3 input channels or 1 takes them: grey is BT.601's luma."""
+    if channels == 3:
+        return images
+    return (images * images.new_tensor(LUMA).reshape(3, 1, 1)).sum(-3, keepdim=True)
 
 
 def photograph() -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fastcnn.data._random import below, happens, probability, uniform
 from fastcnn.data.geometry import crop_objects, flip, pad
+from fastcnn.data.images import LUMA
 from fastcnn.data.targets import Target
 from fastcnn.models.detection.boxes import box_iou
 
@@ -166,7 +167,7 @@ class RandomPhotometricDistort:
         matrix = torch.eye(3, dtype=torch.float64)
         if happens(self.p):
             saturation = uniform(*self.saturation)
-            matrix = saturation * matrix + (1 - saturation) * LUMA
+            matrix = saturation * matrix + (1 - saturation) * GREY
         if happens(self.p):
             matrix = turn_hue(uniform(*self.hue)) @ matrix
         contrast = uniform(*self.contrast) if happens(self.p) else 1.0
@@ -174,20 +175,20 @@ class RandomPhotometricDistort:
         if happens(self.p):
             matrix = matrix[torch.randperm(3)]
         # Neither of the maps above changes what contrast is measured from, the mean luma of the image.
-        middle = (1 - contrast) * (LUMA[0].to(image) @ image.flatten(1).mean(1))
+        middle = (1 - contrast) * (GREY[0].to(image) @ image.flatten(1).mean(1))
         matrix = (brightness * contrast * matrix).to(image)
         changed = torch.einsum("dc,chw->dhw", matrix, image) + brightness * middle
         return changed.clamp(0, 1), target
 
 
-# ITU-R BT.601's luma of red, green and blue, in each row; and the two colour differences of YIQ (FCC, 1953).
-LUMA = torch.tensor([[0.299, 0.587, 0.114]], dtype=torch.float64).expand(3, 3)
+# Luma in each row; and the two colour differences of YIQ (FCC, 1953).
+GREY = torch.tensor([LUMA], dtype=torch.float64).expand(3, 3)
 CHROMA = torch.tensor([[0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]], dtype=torch.float64)
 
 
 def turn_hue(turns: float) -> Tensor:
     """(3, 3) float64: the map of RGB that turns the I-Q plane, in full turns; grey and luma stay."""
-    to_yiq = torch.cat((LUMA[:1], CHROMA))
+    to_yiq = torch.cat((GREY[:1], CHROMA))
     cos, sin = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns)
     turned = torch.tensor([[1, 0, 0], [0, cos, -sin], [0, sin, cos]], dtype=torch.float64)
     return torch.linalg.solve(to_yiq, turned @ to_yiq)

@@ -11,12 +11,13 @@ from torch.utils.data import Dataset
 
 from fastcnn.data import SHAPES, ImageFolder, RandomResizedCrop, Scenes
 from fastcnn.data import transforms as change
+from fastcnn.data.images import fit_channels
 from fastcnn.metrics import TopK
 from fastcnn.models import ConvNet
 from fastcnn.train.loading import Kept
 from fastcnn.train.losses import classification_loss
 from fastcnn.train.processes import Processes
-from fastcnn.train.task import Augmentations, Figure, Item, Task, Transform, batches, fit_channels, merged, normalize
+from fastcnn.train.task import Augmentations, Figure, Item, Task, Transform, batches, merged, normalize
 
 _FLIP = change.RandomHorizontalFlip()
 RADIUS = (0.25, 0.45)  # Of the one shape in a scene that is to be classified.

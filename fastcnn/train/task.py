@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from fastcnn.data import RandomCrop, geometry
+from fastcnn.data.images import fit_channels
 from fastcnn.models import ConvNet
 from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import Recipe
@@ -148,13 +149,6 @@ def merged(metrics: Metric, processes: Processes) -> Metric:
     first, *rest = processes.gather([metrics])
     first.merge(*rest)
     return first
-
-
-def fit_channels(images: Tensor, channels: int) -> Tensor:
-    """RGB images (..., 3, H, W) as a network of 3 input channels or 1 takes them: grey is BT.601's luma."""
-    if channels == 3:
-        return images
-    return (images * images.new_tensor((0.299, 0.587, 0.114)).reshape(3, 1, 1)).sum(-3, keepdim=True)
 
 
 def normalize(net: ConvNet, image: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import torch
 
 from fastcnn.data import Scenes, transforms
 from fastcnn.data.targets import mask_extents
-from fastcnn.data.transforms import LUMA, turn_hue
+from fastcnn.data.transforms import GREY, turn_hue
 
 SCENES = Scenes(6, 96, seed=3)
 
@@ -114,7 +114,7 @@ def test_a_turn_of_hue_keeps_grey_and_luma_and_comes_round():
     turned = turn_hue(0.17)
     ones = torch.ones(3, dtype=torch.float64)
     torch.testing.assert_close(turned @ ones, ones, rtol=0, atol=1e-3)  # The standard's figures have four digits.
-    torch.testing.assert_close(LUMA[0] @ turned, LUMA[0])
+    torch.testing.assert_close(GREY[0] @ turned, GREY[0])
     torch.testing.assert_close(turn_hue(0.4) @ turn_hue(0.6), torch.eye(3, dtype=torch.float64))
 
 

@@ -7,13 +7,14 @@ import torch
 from torch.nn import functional as F
 
 from fastcnn import models
+from fastcnn.data.images import fit_channels
 from fastcnn.models import create
 from fastcnn.train import Recipe, Trainer, change, evaluate
 from fastcnn.train.checkpoints import read_checkpoint
 from fastcnn.train.processes import Processes
 from fastcnn.train.segmentation import Segmentation, middle
 from fastcnn.train.super_resolution import Pairs, shrink
-from fastcnn.train.task import Figure, fit_channels
+from fastcnn.train.task import Figure
 from fastcnn.train.tasks import TASKS, find_task
 
 FEW = {"train": "8", "held_out": "6", "size": 32, "batch_size": 8, "augment": "none", "check_every": 0, "warmup": 10}
