@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from operator import attrgetter
 from typing import Any, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
 
+from fastcnn.models._depth_first import find_prefix
 from fastcnn.models._preprocess import IMAGENET, Preprocess
 from fastcnn.nn.fused import runs_eagerly
 from fastcnn.nn.fusing import fold_conv_norm
@@ -172,10 +174,17 @@ class ConvNet(nn.Module):
     def forward_stages(self, input: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """The maps of the features ``names``, in the order of computation."""
         out: dict[str, Tensor] = {}
-        for stage in self.feature_chain:
-            input = run_in_turn([attrgetter(path)(self) for path in stage.modules], input)
-            if stage.name in names:
-                out[stage.name] = input
+        stages = [(stage.name, [attrgetter(path)(self) for path in stage.modules]) for stage in self.feature_chain]
+        if self.is_fused and not self.training and runs_eagerly():
+            prefix = find_prefix(self, input, names)
+            if prefix is not None:
+                first = [layer for _, layers in stages[: prefix.stages] for layer in layers]
+                input = torch.cat([run_in_turn(first, part) for part in input.split(prefix.images)])
+                del stages[: prefix.stages]
+        for name, layers in stages:
+            input = run_in_turn(layers, input)
+            if name in names:
+                out[name] = input
         return out
 
     def forward_head(self, features: Tensor) -> Tensor:
@@ -257,7 +266,8 @@ class ConvNet(nn.Module):
         the fused one afterwards (convolutions with biases, no norms), so load weights before.
 
         Without gradients on a CPU, the operators that a call comes to are recorded for each size of the input, and
-        called without the layers' Python from the third call on, until something in the network changes.
+        called without the layers' Python from the third call on, until something in the network changes. Of a batch
+        whose first maps are larger than a cache, a few images at a time go through the first stages.
 
         Raises:
             RuntimeError: the network is in training mode.
