@@ -125,6 +125,33 @@ def test_bilinear_transposed_convolution_interpolates(factor):
     torch.testing.assert_close(up(F.pad(x, (1, 1, 1, 1), mode="replicate"))[inner], wanted)
 
 
+@pytest.mark.parametrize("learnable", [True, False])
+@pytest.mark.parametrize("factor", [2, 8, 9, 16])
+def test_gradients_of_bilinear_convolutions_are_those_of_transposed_ones(factor, learnable):
+    up = BilinearConvTranspose2d(3, factor, learnable, dtype=torch.float64)
+    nn.init.normal_(up.weight)
+    x = draw(2, 3, 4, 5).requires_grad_()
+    inputs = (x, up.weight) if learnable else (x,)
+    found, wanted = up(x), nn.ConvTranspose2d.forward(up, x)
+    torch.testing.assert_close(found, wanted)
+    with torch.no_grad():
+        torch.testing.assert_close(up(x), wanted)
+    grad = draw(*wanted.shape)
+    for each, other in zip(*(torch.autograd.grad(y, inputs, grad) for y in (found, wanted)), strict=True):
+        torch.testing.assert_close(each, other)
+
+
+def test_bilinear_convolutions_learn_in_bfloat16():
+    up, x = BilinearConvTranspose2d(3, 8), draw(2, 3, 4, 5).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = up(x)
+    found.float().square().sum().backward()
+    assert found.dtype == torch.bfloat16
+    gradient, up.weight.grad = up.weight.grad, None
+    up(x).square().sum().backward()
+    torch.testing.assert_close(gradient, up.weight.grad, rtol=0.05, atol=0.1)
+
+
 def test_bilinear_convolutions_are_learned_or_not():
     assert BilinearConvTranspose2d(2, 2).weight.requires_grad
     assert not list(filter(lambda p: p.requires_grad, BilinearConvTranspose2d(2, 2, learnable=False).parameters()))
