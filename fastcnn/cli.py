@@ -13,7 +13,7 @@ from fastcnn import __version__, report
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status: 0, 1 for a failed bench, 2 for bad usage, 130 for Ctrl-C."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    options = _parser().parse_args(arguments, argparse.Namespace(arguments=arguments))
+    options = _parse(arguments)
     try:
         return int(options.run(options))
     except (ValueError, TypeError, OSError, ImportError) as error:
@@ -22,6 +22,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = _parser()
+    options, left = parser.parse_known_args(arguments, argparse.Namespace(arguments=arguments))
+    if options.command == "train":
+        # argparse looks for the recipe and its settings in one place, before the first option.
+        named = [options.recipe, *options.settings, *(each for each in left if not each.startswith("-"))]
+        options.recipe, *options.settings = [each for each in named if each is not None] or [None]
+        left = [each for each in left if each.startswith("-")]
+    if left:
+        parser.error(f"unrecognized arguments: {' '.join(left)}")
+    return options
 
 
 _Add = Callable[[argparse.ArgumentParser], None]

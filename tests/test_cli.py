@@ -145,3 +145,25 @@ def test_bench_times_and_reports(tmp_path):
     assert len(result["rows"]["fastcnn"]["samples"]) == len(result["rows"]["torch"]["samples"]) >= 5
     assert result["notes"]["bytes"] == 2 * 4 * 672 * 14 * 14
     assert str(tmp_path) not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("unet", "size=32", "steps=2", "--amp", "bfloat16"),
+        ("unet", "--amp", "bfloat16", "size=32", "steps=2"),
+        ("--amp", "bfloat16", "unet", "size=32", "steps=2"),
+        ("unet", "size=32", "--amp", "bfloat16", "steps=2"),
+    ],
+)
+def test_settings_of_a_training_may_stand_anywhere(capsys, monkeypatch, arguments):
+    seen = []
+    monkeypatch.setattr("fastcnn.train.command.train", lambda options, environment: seen.append(options) or 0)
+    assert run(capsys, "train", *arguments) == (0, "", "")
+    assert (seen[0].recipe, seen[0].settings, seen[0].amp) == ("unet", ["size=32", "steps=2"], "bfloat16")
+
+
+def test_what_no_command_takes_is_bad_usage(capsys):
+    for arguments in (["train", "unet", "--colour"], ["doctor", "more"]):
+        status, _, err = run(capsys, *arguments)
+        assert status == 2 and f"unrecognized arguments: {arguments[-1]}" in err
