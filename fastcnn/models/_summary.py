@@ -120,7 +120,7 @@ def summary(model: str | nn.Module, input_size: InputSize | None = None) -> Summ
         ValueError: an unknown name; a module that does not say its input size; a size that is not positive.
     """
     name = model if isinstance(model, str) else type(model).__name__
-    net = on_meta(create(model, device="meta") if isinstance(model, str) else model)
+    net = create(model, device="meta").eval() if isinstance(model, str) else on_meta(model)
     shape = _input_shape(net, input_size)
     dtype = next((p.dtype for p in net.parameters()), torch.float32)
     layers: list[Layer] = []
@@ -143,8 +143,14 @@ def summary(model: str | nn.Module, input_size: InputSize | None = None) -> Summ
     for module in paths:
         module.register_forward_pre_hook(enter)
         module.register_forward_hook(leave)
+    run: Any = net
+    if isinstance(net, ConvNet):
+        run = net.forward_layers
+        # On meta PyTorch makes ten operators of one, which take most of the time and count for nothing.
+        norms: list[Any] = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+        for norm in norms:
+            norm.forward = torch.empty_like
     with torch.no_grad(), counter:
-        run = net.forward_layers if isinstance(net, ConvNet) else net
         run(torch.empty(shape, dtype=dtype, device="meta"))
     return Summary(
         name=name,
@@ -183,5 +189,5 @@ def _input_shape(model: nn.Module, size: InputSize | None) -> tuple[int, ...]:
 
 
 def _macs(counter: Any) -> int:
-    counts = counter.get_flop_counts().get("Global", {})
+    counts = counter.flop_counts.get("Global", {})  # get_flop_counts() copies those of every module.
     return sum(flops for op, flops in counts.items() if op.__name__ in MAC_OPS) // 2
