@@ -44,6 +44,24 @@ def flip(image: Tensor, target: Any) -> tuple[Tensor, Any]:
     return mirrored, target
 
 
+def turn(image: Tensor, target: Any) -> tuple[Tensor, Any]:
+    """A quarter to the left: the right edge becomes the upper one."""
+    turned = image.rot90(1, (-2, -1))
+    if is_map(target):
+        return turned, target.rot90(1, (-2, -1))
+    if not isinstance(target, dict):
+        return turned, target
+    width = image.size(-1)
+    x1, y1, x2, y2 = target["boxes"].unbind(1)
+    target = target | {"boxes": torch.stack((y1, width - x2, y2, width - x1), 1)}
+    if "masks" in target:
+        target["masks"] = target["masks"].rot90(1, (-2, -1))
+    if "landmarks" in target:
+        x, y = target["landmarks"].unbind(-1)
+        target["landmarks"] = torch.stack((y, width - x), -1)
+    return turned, target
+
+
 def crop(image: Tensor, target: Any, top: int, left: int, height: int, width: int) -> tuple[Tensor, Any]:
     """A part of the image; objects of which nothing is left are dropped."""
     part = image[:, top : top + height, left : left + width]

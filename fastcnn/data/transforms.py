@@ -1,8 +1,8 @@
 """SSD's augmentation of an image and its target: Liu et al., SSD, ECCV 2016, sections 2.2 and 3.6; extended version.
 
-Names and arguments are those of torchvision.transforms.v2. Images are floating (3, H, W) in [0, 1], targets those of
-:func:`~fastcnn.data.targets.make_target`. Random numbers are torch's, of the default generator, so that
-``torch.manual_seed`` repeats them and a DataLoader's workers differ.
+Names and arguments are those of torchvision.transforms.v2, where it has them. Images are floating (3, H, W) in [0, 1],
+targets those of :func:`~fastcnn.data.targets.make_target`. Random numbers are torch's, of the default generator, so
+that ``torch.manual_seed`` repeats them and a DataLoader's workers differ.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fastcnn.data._random import below, happens, probability, uniform
-from fastcnn.data.geometry import crop_objects, flip, pad
+from fastcnn.data.geometry import crop_objects, flip, pad, turn
 from fastcnn.data.images import LUMA
 from fastcnn.data.targets import Target
 from fastcnn.models.detection.boxes import box_iou
@@ -42,6 +42,15 @@ class RandomHorizontalFlip:
 
     def __call__(self, image: Tensor, target: Target) -> Pair:
         return flip(image, target) if happens(self.p) else (image, target)
+
+
+class RandomQuarterTurn:
+    """Turns image, boxes, masks and landmarks by 0, 1, 2 or 3 quarters, each as likely; sides change places."""
+
+    def __call__(self, image: Tensor, target: Target) -> Pair:
+        for _ in range(int(torch.randint(4, ()))):
+            image, target = turn(image, target)
+        return image, target
 
 
 class RandomZoomOut:

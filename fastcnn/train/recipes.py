@@ -17,7 +17,7 @@ CHOICES = {
     "data": ("scenes", "folder", "voc", "coco"),
     "optimizer": ("adamw", "sgd", "rmsprop"),
     "schedule": ("cosine", "step", "plateau"),
-    "augment": ("none", "flip", "crop", "distort", "ssd"),
+    "augment": ("none", "flip", "turn", "crop", "distort", "ssd"),
     "loss": ("l1", "l2"),
 }
 AT_LEAST_ONE = ("batch_size", "steps", "log_every", "size")
@@ -33,7 +33,7 @@ NOT_NEGATIVE = (
         "auxiliary_weight",
         "background",
     ),
-    *("patience", "seed", "workers", "check_every"),
+    *("patience", "seed", "workers", "check_every", "scene"),
 )
 SEEDS = 2**62  # With what data sets add to it, it fits 63 bits.
 # Fields that a run may be resumed with other values of: none of them changes what is learnt.
@@ -59,6 +59,7 @@ class Recipe:
             ``root``, as ``annotations.json:images``.
         size: side, in pixels, of the scenes; of crops that segmentation learns from; of high resolution for
             super-resolution. Classifiers take ``preprocess.input_size`` of their row, whatever size the images have.
+        scene: side of the scenes, where segmentation and super-resolution learn from crops of less; 0 is ``size``.
         batch_size: images of a step, over all processes.
         steps: of the optimiser.
         optimizer: "adamw"; "sgd" with ``momentum``; or "rmsprop" with ``momentum``, of
@@ -77,8 +78,9 @@ class Recipe:
         background: how much a pixel of class 0 counts in segmentation's loss, where others count 1: of scenes three
             quarters are background (Ronneberger et al., U-Net, 2015, equation 2, balances classes too).
         loss: of super-resolution, "l1" or "l2", means over pixels.
-        augment: "none"; "flip"; "crop" (of classifiers, a random part of the image; with flips); "distort" (flips, and
-            colours distorted); or "ssd" (of detectors: those, zooming out, and crops).
+        augment: "none"; "flip"; "turn" (of segmentation and super-resolution: flips and quarter turns); "crop" (of
+            classifiers: a random part of the image, and flips); "distort" (flips, and colours distorted); or "ssd" (of
+            detectors: those, zooming out, and crops).
         seed: of the first weights, the order of images, augmentation and sampling.
         workers: processes that load and augment images; 0 is the training process itself.
         log_every: steps between two lines of the log.
@@ -94,6 +96,7 @@ class Recipe:
     train: str = "4000"
     held_out: str = "500"
     size: int = 160
+    scene: int = 0
     batch_size: int = 16
     steps: int = 2000
     optimizer: str = "adamw"
@@ -126,6 +129,8 @@ class Recipe:
         for name in NOT_NEGATIVE:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if 0 < self.scene < self.size:
+            raise ValueError(f"scene must be 0 or at least size, {self.size}, got {self.scene}")
         if self.label_smoothing > 1:
             raise ValueError(f"label_smoothing must be from 0 to 1, got {self.label_smoothing}")
         if self.schedule == "plateau" and not self.check_every:

@@ -33,9 +33,11 @@ class Segmentation(Task):
     figure = Figure("mean_iu", "mean IU")
     others = (Figure("pixel_accuracy", "pixel accuracy"),)
     layouts = ("scenes", "folder", "voc")
+    crops = True
     augmentations: ClassVar[Augmentations] = {
         "none": (),
         "flip": (_FLIP,),
+        "turn": (_FLIP, change.RandomQuarterTurn()),
         "distort": (change.RandomPhotometricDistort(), _FLIP),
     }
 
@@ -43,7 +45,7 @@ class Segmentation(Task):
         recipe = self.recipe
         if recipe.data == "scenes":
             count, seed = self.scenes(held_out)
-            drawn = Scenes(count, recipe.size, seed, semantic=True)
+            drawn = Scenes(count, self.side, seed, semantic=True)
             return Kept(drawn, count), ("__background__", *SHAPES)
         if recipe.data == "voc":
             voc = VOCSegmentation(recipe.root, self.part(held_out))
@@ -71,7 +73,7 @@ class Segmentation(Task):
         weight[0] = self.recipe.background
         options: Any = {"ignore_index": IGNORED, "label_smoothing": self.recipe.label_smoothing, "reduction": "sum"}
         total = F.cross_entropy(logits.float(), targets, weight, **options)
-        counted = weight[targets[targets != IGNORED]].sum()
+        counted = (targets != IGNORED).sum() - (1 - self.recipe.background) * (targets == 0).sum()
         return total / self.processes.mean(counted).clamp(min=1)
 
     @staticmethod

@@ -35,7 +35,12 @@ class SuperResolution(Task):
     figure = Figure("gain", "gain over bicubic, dB")
     others = (Figure("psnr", "PSNR, dB"),)
     layouts = ("scenes", "folder")
-    augmentations: ClassVar[Augmentations] = {"none": (), "flip": (change.RandomHorizontalFlip(),)}
+    crops = True
+    augmentations: ClassVar[Augmentations] = {
+        "none": (),
+        "flip": (change.RandomHorizontalFlip(),),
+        "turn": (change.RandomHorizontalFlip(), change.RandomQuarterTurn()),
+    }
 
     def __init__(self, recipe: Recipe, net: ConvNet, processes: Processes) -> None:
         super().__init__(recipe, net, processes)
@@ -49,9 +54,7 @@ class SuperResolution(Task):
         recipe = self.recipe
         if recipe.data == "scenes":
             count, seed = self.scenes(held_out)
-            data: Dataset[Item] = Kept(
-                Scenes(count, recipe.size, seed, transforms=lambda image, _: (image, None)), count
-            )
+            data: Dataset[Item] = Kept(Scenes(count, self.side, seed, transforms=lambda image, _: (image, None)), count)
         else:
             data = Images(Path(recipe.root) / self.part(held_out))
         return Pairs(data, self.scale) if held_out else data, ()

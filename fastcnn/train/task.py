@@ -48,6 +48,7 @@ class Task(ABC):
     Attributes:
         figure: the main one; ``others`` are said beside it.
         layouts: those of :attr:`Recipe.data` that it has.
+        crops: whether it learns from crops of images.
         augmentations: those of :attr:`Recipe.augment`, each of transforms of an image, float32 (3, H, W) in [0, 1], and
             its target.
 
@@ -63,12 +64,15 @@ class Task(ABC):
     figure: ClassVar[Figure]
     others: ClassVar[tuple[Figure, ...]] = ()
     layouts: ClassVar[tuple[str, ...]]
+    crops: ClassVar[bool] = False
     augmentations: ClassVar[Augmentations]
 
     def __init__(self, recipe: Recipe, net: ConvNet, processes: Processes) -> None:
         self.recipe, self.row, self.processes = recipe, net.row, processes
         if net.dims != 2 or net.in_channels not in (1, 3):
             raise ValueError(f"{recipe.network} takes {net.input_layout}, not images of 1 or 3 channels")
+        if recipe.scene and not self.crops:
+            raise ValueError(f"{recipe.network} learns from whole scenes: scene must be 0, got {recipe.scene}")
         for name, has in (("data", self.layouts), ("augment", self.augmentations)):
             if getattr(recipe, name) not in has:
                 kind = net.row.task.replace("_", " ")
@@ -128,6 +132,11 @@ class Task(ABC):
         if not int(part):
             raise ValueError("train and held_out must be at least one scene, got 0")
         return int(part), self.recipe.seed + HELD_OUT_SEED * held_out
+
+    @property
+    def side(self) -> int:
+        """Of the scenes, in pixels."""
+        return self.recipe.scene or self.recipe.size
 
     def part(self, held_out: bool) -> str:
         """What the recipe says of these images; of folders, a number stands for the usual name."""

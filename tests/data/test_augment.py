@@ -25,6 +25,7 @@ STEPS = {
     "resized crop": RandomResizedCrop(48),
     "shortest size": RandomShortestSize(60, 90),
     "flip": transforms.RandomHorizontalFlip(1.0),
+    "turn": transforms.RandomQuarterTurn(),
 }
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from fastcnn.data import Scenes, transforms
+from fastcnn.data.geometry import turn
 from fastcnn.data.targets import mask_extents
 from fastcnn.data.transforms import GREY, turn_hue
 
@@ -45,6 +46,21 @@ def test_flip():
     assert torch.equal(back, marked()[0]) and torch.equal(same["boxes"], marked()[1]["boxes"])
     kept, _ = transforms.RandomHorizontalFlip(0.0)(*marked())
     assert torch.equal(kept, marked()[0])
+
+
+def test_quarter_turns():
+    whole, target = marked()
+    seen = {}
+    for seed in range(20):
+        torch.manual_seed(seed)
+        image, found = transforms.RandomQuarterTurn()(whole, target)
+        assert_follows(image, found)
+        seen[tuple(image.shape[1:]), tuple(found["boxes"][0].tolist())] = image
+    assert len(seen) == 4 and {size for size, _ in seen} == {whole.shape[1:], whole.shape[:0:-1]}
+    once, _ = turn(*turn(*turn(*turn(whole, target))))
+    assert torch.equal(once, whole)
+    labels = torch.arange(6).view(2, 3)
+    assert turn(torch.zeros(3, 2, 3), labels)[1].tolist() == [[2, 5], [1, 4], [0, 3]]
 
 
 @pytest.mark.parametrize("seed", range(5))

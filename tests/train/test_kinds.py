@@ -128,6 +128,19 @@ def test_a_map_smaller_than_its_image_is_of_the_middle():
             middle(targets, torch.zeros(1, 3, *size))
 
 
+@pytest.mark.parametrize("kind", ["segmentation", "super_resolution"])
+def test_scenes_may_be_larger_than_what_is_learnt_from(tmp_path, kind):
+    trainer = Trainer(change(KINDS[kind], ["scene=48", "augment=flip", "steps=1"]), tmp_path)
+    assert [each[0].shape[1:] for each in (trainer.data[0], trainer.held_out[0])] == [
+        (48, 48),
+        (24, 24) if kind == "super_resolution" else (48, 48),
+    ]
+    sizes = []
+    trainer.net.register_forward_pre_hook(lambda net, inputs: sizes.append((net.training, inputs[0].shape[2:])))
+    trainer.fit()
+    assert (True, (32, 32)) in sizes and (False, (48, 48)) in sizes
+
+
 def test_classifiers_with_auxiliary_heads_and_smoothed_labels(tmp_path):
     settings = ["steps=1", "label_smoothing=0.1", "batch_size=2", "held_out=2", "train=2", "options=" + SMALL_INPUT]
     report = Trainer(change(Recipe(network="googlenet", **FEW), settings), tmp_path).fit()
@@ -169,10 +182,11 @@ def test_the_kinds_that_train():
         (("lenet5", "data=folder", "root=/none"), "no folder '/none/train'"),
         (("unet", "data=folder", "root=/none", "train=day"), "no folder '/none/day'"),
         (("unet", "data=voc", "root=/none", "train=day"), "no file '/none/ImageSets/Segmentation/day.txt'"),
-        (("unet", "augment=ssd"), "augment of segmentation must be one of none, flip, distort, got 'ssd'"),
+        (("unet", "augment=ssd"), "augment of segmentation must be one of none, flip, turn, distort, got 'ssd'"),
         (("unet3d",), "unet3d takes (N, 3, D, H, W), not images of 1 or 3 channels"),
         (("vdsr", "size=33"), "size must be a multiple of the scale 2, got 33"),
         (("vdsr", "train=none"), "train and held_out must be numbers of scenes, got 'none'"),
+        (("ssdlite", "scene=200"), "ssdlite160_mobilenet_v2_x0_35 learns from whole scenes: scene must be 0, got 200"),
         (("ssdlite", "augment=crop"), "augment of detection must be one of none, flip, distort, ssd, got 'crop'"),
     ],
 )

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from fastcnn import models
-from fastcnn.data import transforms
+from fastcnn.data import geometry, transforms
 from fastcnn.models.detection.anchors import Templates
 from fastcnn.models.detection.boxes import box_iou
 from fastcnn.models.detection.coders import BoxCoder, PointCoder
@@ -83,6 +83,11 @@ def test_a_mirrored_left_eye_is_a_right_one():
     torch.testing.assert_close(brightness(picture, points), torch.tensor([0.9, 1.0, 0.8, 0.6, 0.7]))
     _, back = transforms.RandomHorizontalFlip(1.0)(picture, given)
     assert torch.equal(back["landmarks"], marked()[1]["landmarks"])
+
+
+def test_landmarks_turn_along():
+    picture, given = geometry.turn(*marked())
+    torch.testing.assert_close(brightness(picture, given["landmarks"][0]), torch.tensor([1.0, 0.9, 0.8, 0.7, 0.6]))
 
 
 @pytest.mark.parametrize("seed", range(3))
