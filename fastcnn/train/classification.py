@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from fastcnn.data import SHAPES, ImageFolder, RandomResizedCrop, Scenes
+from fastcnn.data import SHAPES, ImageFolder, RandomResizedCrop
 from fastcnn.data import transforms as change
 from fastcnn.data.images import fit_channels
 from fastcnn.metrics import TopK
@@ -42,9 +42,7 @@ class Classification(Task):
     def open(self, held_out: bool) -> tuple[Dataset[Item], tuple[str, ...]]:
         recipe = self.recipe
         if recipe.data == "scenes":
-            count, seed = self.scenes(held_out)
-            drawn = Scenes(count, recipe.size, seed, objects=(1, 1), radius=RADIUS, transforms=_first_label)
-            return Kept(drawn, count), tuple(SHAPES)
+            return Kept(self.scenes(held_out, objects=(1, 1), radius=RADIUS, transforms=_first_label)), tuple(SHAPES)
         data = ImageFolder(Path(recipe.root) / self.part(held_out))
         if held_out and data.classes != (learnt := ImageFolder(Path(recipe.root) / self.part(False)).classes):
             missing = sorted(set(data.classes) ^ set(learnt))

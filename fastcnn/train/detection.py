@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from fastcnn.data import SHAPES, CocoDetection, Scenes, VOCDetection, collate
+from fastcnn.data import SHAPES, CocoDetection, VOCDetection, collate
 from fastcnn.data import transforms as change
 from fastcnn.data.targets import Target
 from fastcnn.metrics import CocoMetrics, VOCMetrics
@@ -51,8 +51,7 @@ class Detection(Task):
     def open(self, held_out: bool) -> tuple[Dataset[Item], tuple[str, ...]]:
         recipe, part = self.recipe, self.part(held_out)
         if recipe.data == "scenes":
-            count, seed = self.scenes(held_out)
-            return Kept(Scenes(count, recipe.size, seed), count), tuple(SHAPES)
+            return Kept(self.scenes(held_out)), tuple(SHAPES)
         if recipe.data == "voc":
             if self.masks:
                 raise ValueError("VOC's folders give no masks, which this network learns from")

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from fastcnn.data import Scenes
 from fastcnn.data import transforms as change
 from fastcnn.data.geometry import is_map
 from fastcnn.train.task import Item, Task, Transform
@@ -19,8 +20,8 @@ Place = tuple[int, int]  # Which time the image is seen, and its index.
 class Kept(Dataset[Item]):
     """A data set drawn once: images, and maps of classes, as bytes in memory."""
 
-    def __init__(self, data: Dataset[Item], count: int) -> None:
-        self.items = [self._bytes(*data[index]) for index in range(count)]
+    def __init__(self, data: Scenes) -> None:
+        self.items = [self._bytes(*data[index]) for index in range(len(data))]
 
     @staticmethod
     def _bytes(image: Tensor, target: Any) -> Item:

@@ -33,7 +33,7 @@ NOT_NEGATIVE = (
         "auxiliary_weight",
         "background",
     ),
-    *("patience", "seed", "workers", "check_every", "scene"),
+    *("patience", "seed", "workers", "check_every", "scene", "objects"),
 )
 SEEDS = 2**62  # With what data sets add to it, it fits 63 bits.
 # Fields that a run may be resumed with other values of: none of them changes what is learnt.
@@ -60,6 +60,8 @@ class Recipe:
         size: side, in pixels, of the scenes; of crops that segmentation learns from; of high resolution for
             super-resolution. Classifiers take ``preprocess.input_size`` of their row, whatever size the images have.
         scene: side of the scenes, where segmentation and super-resolution learn from crops of less; 0 is ``size``.
+        objects: the most shapes of a scene that is learnt from, where denser ones teach more than those that are held
+            out, which have 1 to 6; 0 is 6.
         batch_size: images of a step, over all processes.
         steps: of the optimiser.
         optimizer: "adamw"; "sgd" with ``momentum``; or "rmsprop" with ``momentum``, of
@@ -97,6 +99,7 @@ class Recipe:
     held_out: str = "500"
     size: int = 160
     scene: int = 0
+    objects: int = 0
     batch_size: int = 16
     steps: int = 2000
     optimizer: str = "adamw"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from fastcnn.data import SHAPES, Scenes, SegmentationFolder, VOCSegmentation
+from fastcnn.data import SHAPES, SegmentationFolder, VOCSegmentation
 from fastcnn.data import transforms as change
 from fastcnn.data.geometry import IGNORED
 from fastcnn.metrics import SegmentationMetrics
@@ -44,9 +44,7 @@ class Segmentation(Task):
     def open(self, held_out: bool) -> tuple[Dataset[Item], tuple[str, ...]]:
         recipe = self.recipe
         if recipe.data == "scenes":
-            count, seed = self.scenes(held_out)
-            drawn = Scenes(count, self.side, seed, semantic=True)
-            return Kept(drawn, count), ("__background__", *SHAPES)
+            return Kept(self.scenes(held_out, semantic=True)), ("__background__", *SHAPES)
         if recipe.data == "voc":
             voc = VOCSegmentation(recipe.root, self.part(held_out))
             return voc, voc.classes

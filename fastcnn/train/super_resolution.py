@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from fastcnn.data import Images, Scenes
+from fastcnn.data import Images
 from fastcnn.data import transforms as change
 from fastcnn.metrics import psnr
 from fastcnn.models import ConvNet
@@ -53,8 +53,7 @@ class SuperResolution(Task):
     def open(self, held_out: bool) -> tuple[Dataset[Item], tuple[str, ...]]:
         recipe = self.recipe
         if recipe.data == "scenes":
-            count, seed = self.scenes(held_out)
-            data: Dataset[Item] = Kept(Scenes(count, self.side, seed, transforms=lambda image, _: (image, None)), count)
+            data: Dataset[Item] = Kept(self.scenes(held_out, transforms=lambda image, _: (image, None)))
         else:
             data = Images(Path(recipe.root) / self.part(held_out))
         return Pairs(data, self.scale) if held_out else data, ()

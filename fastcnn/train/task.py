@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from fastcnn.data import RandomCrop, geometry
+from fastcnn.data import RandomCrop, Scenes, geometry
 from fastcnn.data.images import fit_channels
 from fastcnn.models import ConvNet
 from fastcnn.train.processes import Processes
@@ -120,23 +120,24 @@ class Task(ABC):
         shown = (figure for figure in (self.figure, *self.others) if figure.key in metrics)
         return "  ".join(f"{figure.label} {metrics[figure.key]:.4f}" for figure in shown)
 
-    def scenes(self, held_out: bool) -> tuple[int, int]:
-        """How many scenes a recipe asks for, and their seed.
+    def scenes(self, held_out: bool, **options: Any) -> Scenes:
+        """The scenes that a recipe asks for; ``options`` are those of the class.
 
         Raises:
-            ValueError: no number.
+            ValueError: no number of them, or of shapes where ``options`` say how many there are.
         """
         part = self.part(held_out)
         if not part.isdecimal():
             raise ValueError(f"train and held_out must be numbers of scenes, got {part!r}")
         if not int(part):
             raise ValueError("train and held_out must be at least one scene, got 0")
-        return int(part), self.recipe.seed + HELD_OUT_SEED * held_out
-
-    @property
-    def side(self) -> int:
-        """Of the scenes, in pixels."""
-        return self.recipe.scene or self.recipe.size
+        most = self.recipe.objects
+        if most and "objects" in options:
+            raise ValueError(f"{self.recipe.network} learns from scenes of one shape: objects must be 0, got {most}")
+        if most and not held_out:
+            options["objects"] = (1, most)
+        side, seed = self.recipe.scene or self.recipe.size, self.recipe.seed + HELD_OUT_SEED * held_out
+        return Scenes(int(part), side, seed, **options)
 
     def part(self, held_out: bool) -> str:
         """What the recipe says of these images; of folders, a number stands for the usual name."""

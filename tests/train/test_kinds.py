@@ -128,6 +128,13 @@ def test_a_map_smaller_than_its_image_is_of_the_middle():
             middle(targets, torch.zeros(1, 3, *size))
 
 
+def test_scenes_to_learn_from_may_be_denser():
+    task = find_task("segmentation")(change(KINDS["segmentation"], ["objects=20"]), create("unet_x0_25"), Processes())
+    assert [task.scenes(held_out).objects for held_out in (False, True)] == [(1, 20), (1, 6)]
+    shares = [[(target > 0).float().mean() for _, target in task.open(held_out)[0].items] for held_out in (False, True)]
+    assert sum(shares[0]) / len(shares[0]) > sum(shares[1]) / len(shares[1])
+
+
 @pytest.mark.parametrize("kind", ["segmentation", "super_resolution"])
 def test_scenes_may_be_larger_than_what_is_learnt_from(tmp_path, kind):
     trainer = Trainer(change(KINDS[kind], ["scene=48", "augment=flip", "steps=1"]), tmp_path)
@@ -187,6 +194,7 @@ def test_the_kinds_that_train():
         (("vdsr", "size=33"), "size must be a multiple of the scale 2, got 33"),
         (("vdsr", "train=none"), "train and held_out must be numbers of scenes, got 'none'"),
         (("ssdlite", "scene=200"), "ssdlite160_mobilenet_v2_x0_35 learns from whole scenes: scene must be 0, got 200"),
+        (("lenet5", "objects=3"), "lenet5 learns from scenes of one shape: objects must be 0, got 3"),
         (("ssdlite", "augment=crop"), "augment of detection must be one of none, flip, distort, ssd, got 'crop'"),
     ],
 )

@@ -14,6 +14,7 @@ from fastcnn.models._backbones import create_classifier
 from fastcnn.models._preprocess import Preprocess
 from fastcnn.models._registry import register
 from fastcnn.models.segmentation.segmenter import Segmenter, SegmenterRow
+from fastcnn.nn.blocks import ConvSequence
 from fastcnn.nn.convolutional import to_fully_convolutional
 from fastcnn.nn.upsampling import BilinearConvTranspose2d
 
@@ -28,12 +29,14 @@ class FCNVGGRow(SegmenterRow):
         backbone: a VGG; ``backbone_weights`` are of the whole classifier, whose fully connected layers it takes too.
         features: the maps that are scored, from the finest to the coarsest: of stride 8, 16 and 32, the last always.
         learnable: whether the kernels that upsample, bilinear at first, are learned.
+        hidden_norm: whether batch norms follow the hidden layers, which then learn from random weights too.
     """
 
     backbone: str = "vgg16"
     preprocess: Preprocess = _500
     features: tuple[str, ...] = ("pool5",)
     learnable: bool = True
+    hidden_norm: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,8 +77,9 @@ class FCNVGG(Segmenter):
         if row.features[-1] != self.feature_chain[-1].name:
             raise ValueError(f"features must end with {self.feature_chain[-1].name!r}, got {row.features!r}")
         head: Any = dense.head
-        self.fc = head[:-1]
-        hidden = [layer for layer in self.fc if isinstance(layer, nn.Conv2d)]
+        hidden = [layer for layer in head[:-1] if isinstance(layer, nn.Conv2d)]
+        norms = {conv: nn.BatchNorm2d(conv.out_channels, **factory) for conv in hidden if row.hidden_norm}
+        self.fc = ConvSequence(*(each for layer in head[:-1] for each in (layer, norms.get(layer)) if each is not None))
         hidden[0].padding = tuple(side // 2 for side in hidden[0].kernel_size)
         scored = [self.feature(name) for name in reversed(row.features)]
         channels = [hidden[-1].out_channels, *(each.channels for each in scored[1:])]
@@ -111,7 +115,7 @@ def crop(map_: Tensor, size: Sequence[int]) -> Tensor:
 _PAPER = "Long et al., CVPR 2015, figure 3: VGG-16, {}"
 _8S = ("pool3", "pool4", "pool5")
 # A sixteenth of VGG-11's multiply-adds.
-_NARROW = (("width_mult", 0.25), ("hidden", 192))
+_NARROW = (("width_mult", 0.25), ("hidden", 192), ("dropout", 0.0))
 
 ROWS = {
     "fcn32s_fixed_vgg16": FCNVGGRow(learnable=False, source=_PAPER.format("32x upsampling, bilinear and fixed")),
@@ -123,7 +127,8 @@ ROWS = {
         backbone_options=_NARROW,
         preprocess=Preprocess(128, crop_pct=1.0),
         features=_8S,
-        source="FCN-8s of a quarter of the width, on VGG-11 with batch norms, for small machines",
+        hidden_norm=True,
+        source="FCN-8s of a quarter of the width, on VGG-11 with norms in hidden layers too, for small machines",
     ),
 }
 
