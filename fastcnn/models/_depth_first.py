@@ -7,8 +7,10 @@ from math import ceil, prod
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from fastcnn.nn.fused import is_hooked, takes
+from fastcnn.nn.program import KNOWN
 
 # Bytes: the last cache of the machines that this was timed on.
 _CACHE = 32 << 20
@@ -24,9 +26,10 @@ class Prefix(NamedTuple):
 def find_prefix(net: Any, input: Tensor, names: Sequence[str]) -> Prefix | None:
     """What of a fused network is better run on a part of the batch; None where it is nothing.
 
-    It is where a map of the whole batch is larger than the cache: the stages up to the first from which on they take
-    less than half of it, as long as they have fewer weights, which every part reads anew, than pixels, and none of
-    ``names`` is among them.
+    It is where the largest map of the whole batch does not fit the cache: the first stages, up to one from which on
+    maps take less than half of it. Each has more bytes of an image's map than of weights, which every part reads anew;
+    the last map, which is copied once more, is at most half as large as the largest; none is one of ``names``, which
+    are wanted of the whole batch; and in none does an image depend on the others, or somebody hear of calls.
     """
     images = input.size(0)
     if images == 1 or input.dim() != 4 or not takes(input, 4, input.size(1)):
@@ -38,12 +41,12 @@ def find_prefix(net: Any, input: Tensor, names: Sequence[str]) -> Prefix | None:
         return None
     for index, (stage, size) in enumerate(zip(net.feature_chain, sizes, strict=True)):
         layers = [net.get_submodule(path) for path in stage.modules]
-        if stage.name in names or _weights(layers) > size or any(map(_is_watched, layers)):
+        if stage.name in names or _weights(layers) > size or not all(map(_is_by_image, layers)):
             del sizes[index:]
             break
     large = [index for index, size in enumerate(sizes) if size * images > _CACHE // 2]
     stages = min(large[-1] + 2, len(sizes)) if large else 0
-    while stages and 2 * sizes[stages - 1] > max(sizes[:stages]):  # It is copied once more.
+    while stages and 2 * sizes[stages - 1] > max(sizes[:stages]):
         stages -= 1
     if not stages or max(sizes[:stages]) * images <= _CACHE:
         return None
@@ -56,5 +59,12 @@ def _weights(layers: Sequence[nn.Module]) -> int:
     return sum(4 * parameter.numel() for layer in layers for parameter in layer.parameters())
 
 
-def _is_watched(layer: nn.Module) -> bool:
-    return any(map(is_hooked, layer.modules()))
+def _is_by_image(layer: nn.Module) -> bool:
+    """Whether the layer gives for each image what it gives for it alone, and nobody hears of its calls."""
+    return all(
+        type(module).__module__.startswith(KNOWN)
+        and (not module.training or type(module) is nn.Identity)  # What has been folded is in no mode.
+        and not (isinstance(module, _BatchNorm) and module.running_var is None)
+        and not is_hooked(module)
+        for module in layer.modules()
+    )

@@ -266,8 +266,9 @@ class ConvNet(nn.Module):
         the fused one afterwards (convolutions with biases, no norms), so load weights before.
 
         Without gradients on a CPU, the operators that a call comes to are recorded for each size of the input, and
-        called without the layers' Python from the third call on, until something in the network changes. Of a batch
-        whose first maps are larger than a cache, a few images at a time go through the first stages.
+        called without the layers' Python from the third call on, until something in the network changes. Where
+        features are a chain and the first maps of a batch are larger than a cache, a few images at a time go through
+        the first stages.
 
         Raises:
             RuntimeError: the network is in training mode.

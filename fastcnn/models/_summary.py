@@ -147,7 +147,7 @@ def summary(model: str | nn.Module, input_size: InputSize | None = None) -> Summ
     if isinstance(net, ConvNet):
         run = net.forward_layers
         # On meta PyTorch makes ten operators of one, which take most of the time and count for nothing.
-        norms: list[Any] = [module for module in net.modules() if isinstance(module, _BatchNorm)]
+        norms: list[Any] = [module for module in net.modules() if type(module) in (nn.BatchNorm2d, nn.BatchNorm3d)]
         for norm in norms:
             norm.forward = torch.empty_like
     with torch.no_grad(), counter:

@@ -16,7 +16,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from fastcnn.nn.fused import call, has_versions
 from fastcnn.ops import _library
 
-_KNOWN = ("fastcnn.", "torch.nn.modules.")
+KNOWN = ("fastcnn.", "torch.nn.modules.")
 _EVERY = frozenset(nn.Module().__dict__)  # Attributes.
 _MOST = 8  # Inputs of different sizes.
 _NOT_YET: Any = object()
@@ -119,7 +119,7 @@ class Program:
         every = (self._own, *self._values)
         own = (value for values in every for name, value in values.items() if name not in _EVERY)
         return (
-            all(layer.__module__.startswith(_KNOWN) for layer in self._types)
+            all(layer.__module__.startswith(KNOWN) for layer in self._types)
             and all(type(tensor) in (nn.Parameter, Tensor) for tensor in self._constants)
             and not any(isinstance(value, list | dict | set) for value in own)
             and not any("forward" in values for values in every)

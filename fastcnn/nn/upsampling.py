@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fastcnn.nn.fused import runs_as_told
+
 
 def conv_output_size(size: int, kernel_size: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:
     """Pixels along an axis that a convolution makes of ``size``.
@@ -125,9 +127,9 @@ class BilinearConvTranspose2d(nn.ConvTranspose2d):
 
     Except at the border, where it takes zeros beyond the image, it is ``F.interpolate(mode="bilinear",
     align_corners=False)``. Its one parameter, ``weight``, is learned unless ``learnable`` is False. It is PyTorch's
-    transposed convolution; on a CPU, where gradients are wanted of a factor of 8 or more, a matrix product for each
-    channel, which in bfloat16 takes a fifth of the time with its gradients. Deterministic on a CPU. Source: Long et
-    al., CVPR 2015, section 3.3.
+    transposed convolution; to learn on a CPU by a factor of 8 or more, a matrix product for each channel, which in
+    bfloat16 takes a fifth of the time with its gradients. Deterministic on a CPU. Source: Long et al., CVPR 2015,
+    section 3.3.
 
     Raises:
         ValueError: a ``scale_factor`` below 1.
@@ -153,21 +155,26 @@ class BilinearConvTranspose2d(nn.ConvTranspose2d):
         init_bilinear(self)
 
     def forward(self, input: Tensor, output_size: Any = None) -> Tensor:
-        factor, cut = self.stride[0], self.stride[0] // 2
         learns = torch.is_grad_enabled() and (input.requires_grad or self.weight.requires_grad)
-        if factor < 8 or not learns or input.device.type != "cpu" or input.dim() != 4 or output_size is not None:
+        fits = input.device.type == "cpu" and input.dim() == 4 and input.size(1) == self.in_channels
+        if self.stride[0] < 8 or not (learns and fits and runs_as_told()) or output_size is not None:
             return super().forward(input, output_size)
+        factor = self.stride[0]
         images, channels, height, width = input.shape
-        # The square of factor x factor pixels after each of the input's takes it, and those above and left of it.
-        near = F.pad(input, (1, 1, 1, 1)).unfold(2, 2, 1).unfold(3, 2, 1)
-        spare = 2 * factor - self.kernel_size[0]
-        kernel = F.pad(self.weight, (0, spare, 0, spare)).view(channels, 2, factor, 2, factor).flip(1, 3)
+        # A square of factor x factor pixels takes the pixel that it comes from and the eight around it; these, which
+        # of a kernel of twice the factor reach half of it, as by a kernel of thrice the factor with zeros.
+        before = factor - factor // 2
+        after = 3 * factor - before - self.kernel_size[0]
+        kernel = F.pad(self.weight, (before, after, before, after)).view(channels, 3, factor, 3, factor).flip(1, 3)
+        near = F.pad(input, (1, 1, 1, 1)).unfold(2, 3, 1).unfold(3, 3, 1)
         squares = torch.bmm(
-            near.transpose(0, 1).reshape(channels, -1, 4), kernel.transpose(2, 3).reshape(channels, 4, -1)
-        )
-        squares = squares.view(channels, images, height + 1, width + 1, factor, factor)
-        whole = squares.permute(1, 0, 2, 4, 3, 5).reshape(images, channels, (height + 1) * factor, -1)
-        return whole[:, :, cut : cut + height * factor, cut : cut + width * factor]
+            near.transpose(0, 1).reshape(channels, images * height * width, 9),
+            kernel.transpose(2, 3).reshape(channels, 9, factor**2),
+        ).view(channels, images, height, width, factor, factor)
+        size = images, height * factor, width * factor, channels
+        if input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous():
+            return squares.permute(1, 2, 4, 3, 5, 0).reshape(size).permute(0, 3, 1, 2)
+        return squares.permute(1, 0, 2, 4, 3, 5).reshape(images, channels, *size[1:3])
 
 
 @torch.no_grad()

@@ -140,6 +140,8 @@ class Recipe:
             raise ValueError("schedule=plateau needs check_every=STEPS: it looks at the figure on held-out images")
         if self.data != "scenes" and not self.root:
             raise ValueError(f"data={self.data} needs root=FOLDER")
+        if self.data != "scenes" and (self.scene or self.objects):
+            raise ValueError(f"scene and objects are of data=scenes, got data={self.data}")
         self.drops()
         if self.seed >= SEEDS:
             raise ValueError(f"seed must be below 2**62, got {self.seed}")

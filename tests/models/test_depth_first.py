@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from fastcnn import models
 from fastcnn.models import _depth_first
@@ -65,6 +66,29 @@ def test_hooked_layers_see_the_whole_batch(small_cache):
     with torch.inference_mode():
         net(torch.randn(4, 3, 64, 64))
     assert seen == [4]
+
+
+class Mixing(nn.Identity):
+    """A user's layer, whose images depend on one another."""
+
+    def forward(self, input):
+        return input - input.mean(0)
+
+
+def test_images_that_depend_on_one_another_stay_together(small_cache):
+    net = models.create("vgg11_bn", width_mult=0.25, hidden=32).eval()
+    for norm in (layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)):
+        norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
+    net.fuse()
+    assert find_prefix(net, torch.zeros(4, 3, 64, 64), ()) is None
+    net = fused("squeezenet1_1", num_classes=10)
+    input = torch.zeros(4, 3, 64, 64)
+    assert find_prefix(net, input, ()) is not None
+    net.features[2] = nn.Sequential(net.features[2], Mixing())
+    assert find_prefix(net, input, ()) is None
+    net = fused("squeezenet1_1", num_classes=10)
+    net.features[2].train()
+    assert find_prefix(net, input, ()) is None
 
 
 def test_training_and_gradients_take_the_whole_batch(small_cache, monkeypatch):

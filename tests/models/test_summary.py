@@ -50,6 +50,15 @@ def test_resnet50_shapes():
     assert dict(models.trace_shapes(first))["layer2.0.conv1"] == (1, 128, 28, 28)
 
 
+def test_shapes_are_those_of_a_forward_on_meta(typical):
+    net, seen = models.create(typical, device="meta").eval(), []
+    for module in net.modules():
+        if not any(module.children()):
+            module.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
+    net(torch.empty(1, 3, 224, 224, device="meta"))
+    assert [shape for _, shape in models.trace_shapes(typical)] == seen
+
+
 # Input column of the paper's table 1: side and channels that each row sees.
 MOBILENET_V3_LARGE = [
     (224, 3), (112, 16), (112, 16), (56, 24), (56, 24), (28, 40), (28, 40), (28, 40), (14, 80), (14, 80),

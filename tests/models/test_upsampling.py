@@ -141,6 +141,22 @@ def test_gradients_of_bilinear_convolutions_are_those_of_transposed_ones(factor,
         torch.testing.assert_close(each, other)
 
 
+def test_bilinear_convolutions_that_learn_are_as_pytorchs():
+    up, x = BilinearConvTranspose2d(3, 8), draw(2, 3, 4, 5).float()
+    for each in (x, x.contiguous(memory_format=torch.channels_last), x[:, :, ::2]):
+        found, wanted = up(each), nn.ConvTranspose2d.forward(up, each)
+        assert found.is_contiguous() == wanted.is_contiguous()
+        torch.testing.assert_close(found, wanted)
+    empty = x[:0].requires_grad_()
+    up(empty).sum().backward()
+    assert empty.grad.shape == empty.shape
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 4 channels"):
+        up(torch.zeros(1, 4, 5, 5))
+    torch.testing.assert_close(torch.jit.trace(up, x)(x), up(x))
+    compiled = torch.compile(up, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(x), up(x))
+
+
 def test_bilinear_convolutions_learn_in_bfloat16():
     up, x = BilinearConvTranspose2d(3, 8), draw(2, 3, 4, 5).float()
     with torch.autocast("cpu", torch.bfloat16):

@@ -137,7 +137,7 @@ def test_scenes_to_learn_from_may_be_denser():
 
 @pytest.mark.parametrize("kind", ["segmentation", "super_resolution"])
 def test_scenes_may_be_larger_than_what_is_learnt_from(tmp_path, kind):
-    trainer = Trainer(change(KINDS[kind], ["scene=48", "augment=flip", "steps=1"]), tmp_path)
+    trainer = Trainer(change(KINDS[kind], ["scene=48", "augment=turn", "steps=1"]), tmp_path)
     assert [each[0].shape[1:] for each in (trainer.data[0], trainer.held_out[0])] == [
         (48, 48),
         (24, 24) if kind == "super_resolution" else (48, 48),

@@ -49,6 +49,7 @@ def test_settings_have_the_type_of_their_field():
         ("milestones=half", "milestones must be rising shares between 0 and 1, as 0.5,0.75, got 'half'"),
         ("milestones=1", "got '1'"),
         ("scene=100", "scene must be 0 or at least size, 160, got 100"),
+        ("objects=-1", "objects must not be negative, got -1"),
         ("scene=-1", "scene must not be negative, got -1"),
         ("patience=-1", "patience must not be negative, got -1"),
         ("options=[1]", r"options must be a JSON object, got '\[1\]'"),
