@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from fastcnn import models
 
@@ -15,15 +16,19 @@ def test_the_first_scores_are_zero():
         assert not net(torch.rand(1, 3, 40, 50)).any()
 
 
-def test_takes_every_hidden_weight_of_a_classifier(tmp_path):
+@pytest.mark.parametrize("hidden_norm", [True, False])
+def test_takes_every_hidden_weight_of_a_classifier(tmp_path, hidden_norm):
     vgg = models.create("vgg11_bn", **dict(SMALL))
     torch.save(vgg.state_dict(), tmp_path / "vgg.pth")
-    options = {"backbone_options": SMALL, "backbone_weights": tmp_path / "vgg.pth"}
-    state = models.create("fcn8s_vgg11_bn_x0_25", **options).state_dict()
-    for key, value in vgg.state_dict().items():
-        if not key.startswith("classifier.6"):
-            new = key.replace("features", "backbone").replace("classifier", "fc")
-            assert torch.equal(state[new].flatten(1) if value.dim() == 2 else state[new], value)
+    options = {"backbone_options": SMALL, "backbone_weights": tmp_path / "vgg.pth", "hidden_norm": hidden_norm}
+    net = models.create("fcn8s_vgg11_bn_x0_25", **options)
+    for key, value in vgg.features.state_dict().items():
+        assert torch.equal(net.backbone.state_dict()[key], value)
+    linears = [layer for layer in vgg.classifier if isinstance(layer, nn.Linear)][:-1]
+    convs = [layer for layer in net.fc if isinstance(layer, nn.Conv2d)]
+    for linear, conv in zip(linears, convs, strict=True):
+        assert torch.equal(conv.weight.flatten(1), linear.weight) and torch.equal(conv.bias, linear.bias)
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in net.fc) == hidden_norm
 
 
 @pytest.mark.parametrize(("net", "maps"), [("fcn32s_fixed_vgg16", 1), ("fcn16s_vgg16", 2), ("fcn8s_vgg16", 3)])
