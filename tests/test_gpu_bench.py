@@ -56,6 +56,7 @@ def test_a_recorded_call_goes_through_all_copies(as_on_gpu):
     [
         ("roi_align", 6, "forward"),
         ("roi_align", 6, "forward+backward"),
+        pytest.param("roi_align", 6, "backward", marks=pytest.mark.slow),
         ("softmax_focal_loss", 5, "backward"),
         ("softmax_focal_loss", 5, "forward"),
         ("softmax_focal_loss", 5, "forward+backward"),

@@ -44,21 +44,23 @@ def flip(image: Tensor, target: Any) -> tuple[Tensor, Any]:
     return mirrored, target
 
 
-def turn(image: Tensor, target: Any) -> tuple[Tensor, Any]:
-    """A quarter to the left: the right edge becomes the upper one."""
-    turned = image.rot90(1, (-2, -1))
+def turn(image: Tensor, target: Any, quarters: int = 1) -> tuple[Tensor, Any]:
+    """Quarters, 0 or more, to the left: by one, the right edge becomes the upper one."""
+    turned = image.rot90(quarters, (-2, -1))
     if is_map(target):
-        return turned, target.rot90(1, (-2, -1))
+        return turned, target.rot90(quarters, (-2, -1))
     if not isinstance(target, dict):
         return turned, target
-    width = image.size(-1)
-    x1, y1, x2, y2 = target["boxes"].unbind(1)
-    target = target | {"boxes": torch.stack((y1, width - x2, y2, width - x1), 1)}
+    target = dict(target)
+    for quarter in range(quarters):
+        width = image.size(-1 - quarter % 2)
+        x1, y1, x2, y2 = target["boxes"].unbind(1)
+        target["boxes"] = torch.stack((y1, width - x2, y2, width - x1), 1)
+        if "landmarks" in target:
+            x, y = target["landmarks"].unbind(-1)
+            target["landmarks"] = torch.stack((y, width - x), -1)
     if "masks" in target:
-        target["masks"] = target["masks"].rot90(1, (-2, -1))
-    if "landmarks" in target:
-        x, y = target["landmarks"].unbind(-1)
-        target["landmarks"] = torch.stack((y, width - x), -1)
+        target["masks"] = target["masks"].rot90(quarters, (-2, -1))
     return turned, target
 
 

@@ -48,9 +48,7 @@ class RandomQuarterTurn:
     """Turns image, boxes, masks and landmarks by 0, 1, 2 or 3 quarters, each as likely; sides change places."""
 
     def __call__(self, image: Tensor, target: Target) -> Pair:
-        for _ in range(int(torch.randint(4, ()))):
-            image, target = turn(image, target)
-        return image, target
+        return turn(image, target, int(torch.randint(4, ())))
 
 
 class RandomZoomOut:

@@ -23,24 +23,23 @@ class Prefix(NamedTuple):
     images: int
 
 
-def find_prefix(net: Any, input: Tensor, names: Sequence[str]) -> Prefix | None:
-    """What of a fused network is better run on a part of the batch; None where it is nothing.
+def find_prefix(
+    features: Sequence[tuple[Any, Sequence[nn.Module]]], input: Tensor, names: Sequence[str]
+) -> Prefix | None:
+    """What of a fused network's features, each with its layers, is better run on a part of the batch; None if nothing.
 
     It is where the largest map of the whole batch does not fit the cache: the first stages, up to one from which on
     maps take less than half of it. Each has more bytes of an image's map than of weights, which every part reads anew;
     the last map, which is copied once more, is at most half as large as the largest; none is one of ``names``, which
     are wanted of the whole batch; and in none does an image depend on the others, or somebody hear of calls.
     """
-    images = input.size(0)
-    if images == 1 or input.dim() != 4 or not takes(input, 4, input.size(1)):
+    if input.dim() != 4 or input.size(0) == 1 or not takes(input, 4, input.size(1)):
         return None
-    sizes = [
-        4 * stage.channels * prod(ceil(side / stage.stride) for side in input.shape[2:]) for stage in net.feature_chain
-    ]
+    images, sides = input.size(0), input.shape[2:]
+    sizes = [4 * stage.channels * prod(ceil(side / stage.stride) for side in sides) for stage, _ in features]
     if max(sizes) * images <= _CACHE:
         return None
-    for index, (stage, size) in enumerate(zip(net.feature_chain, sizes, strict=True)):
-        layers = [net.get_submodule(path) for path in stage.modules]
+    for index, ((stage, layers), size) in enumerate(zip(features, sizes, strict=True)):
         if stage.name in names or _weights(layers) > size or not all(map(_is_by_image, layers)):
             del sizes[index:]
             break

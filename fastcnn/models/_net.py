@@ -174,17 +174,17 @@ class ConvNet(nn.Module):
     def forward_stages(self, input: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
         """The maps of the features ``names``, in the order of computation."""
         out: dict[str, Tensor] = {}
-        stages = [(stage.name, [attrgetter(path)(self) for path in stage.modules]) for stage in self.feature_chain]
+        stages = [(stage, [attrgetter(path)(self) for path in stage.modules]) for stage in self.feature_chain]
         if self.is_fused and not self.training and runs_eagerly():
-            prefix = find_prefix(self, input, names)
+            prefix = find_prefix(stages, input, names)
             if prefix is not None:
                 first = [layer for _, layers in stages[: prefix.stages] for layer in layers]
                 input = torch.cat([run_in_turn(first, part) for part in input.split(prefix.images)])
                 del stages[: prefix.stages]
-        for name, layers in stages:
+        for stage, layers in stages:
             input = run_in_turn(layers, input)
-            if name in names:
-                out[name] = input
+            if stage.name in names:
+                out[stage.name] = input
         return out
 
     def forward_head(self, features: Tensor) -> Tensor:

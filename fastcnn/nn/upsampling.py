@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._prims_common import suggest_memory_format
 
 from fastcnn.nn.fused import runs_as_told
 
@@ -127,9 +128,8 @@ class BilinearConvTranspose2d(nn.ConvTranspose2d):
 
     Except at the border, where it takes zeros beyond the image, it is ``F.interpolate(mode="bilinear",
     align_corners=False)``. Its one parameter, ``weight``, is learned unless ``learnable`` is False. It is PyTorch's
-    transposed convolution; to learn on a CPU by a factor of 8 or more, a matrix product for each channel, which in
-    bfloat16 takes a fifth of the time with its gradients. Deterministic on a CPU. Source: Long et al., CVPR 2015,
-    section 3.3.
+    transposed convolution; to learn on a CPU by a factor of 8 or more, a matrix product for each channel, whose
+    gradients are faster. Deterministic on a CPU. Source: Long et al., CVPR 2015, section 3.3.
 
     Raises:
         ValueError: a ``scale_factor`` below 1.
@@ -172,7 +172,7 @@ class BilinearConvTranspose2d(nn.ConvTranspose2d):
             kernel.transpose(2, 3).reshape(channels, 9, factor**2),
         ).view(channels, images, height, width, factor, factor)
         size = images, height * factor, width * factor, channels
-        if input.is_contiguous(memory_format=torch.channels_last) and not input.is_contiguous():
+        if suggest_memory_format(input) == torch.channels_last:
             return squares.permute(1, 2, 4, 3, 5, 0).reshape(size).permute(0, 3, 1, 2)
         return squares.permute(1, 0, 2, 4, 3, 5).reshape(images, channels, *size[1:3])
 

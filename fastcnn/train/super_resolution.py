@@ -22,6 +22,7 @@ from fastcnn.train.processes import Processes
 from fastcnn.train.recipes import Recipe
 from fastcnn.train.task import Augmentations, Figure, Item, Task, Transform, batches, square
 
+_FLIP = change.RandomHorizontalFlip()
 LOSSES = {"l1": F.l1_loss, "l2": F.mse_loss}
 
 
@@ -38,8 +39,8 @@ class SuperResolution(Task):
     crops = True
     augmentations: ClassVar[Augmentations] = {
         "none": (),
-        "flip": (change.RandomHorizontalFlip(),),
-        "turn": (change.RandomHorizontalFlip(), change.RandomQuarterTurn()),
+        "flip": (_FLIP,),
+        "turn": (_FLIP, change.RandomQuarterTurn()),
     }
 
     def __init__(self, recipe: Recipe, net: ConvNet, processes: Processes) -> None:

@@ -18,9 +18,15 @@ def fused(name, **options):
     return models.create(name, **options).eval().fuse()
 
 
+def prefix_of(net, input, names=()):
+    return find_prefix(
+        [(stage, [net.get_submodule(path) for path in stage.modules]) for stage in net.feature_chain], input, names
+    )
+
+
 def test_stages_end_where_the_maps_of_the_batch_fit_the_cache():
     net = fused("yolov2_tiny", device="meta")
-    find = lambda images, side=416, names=(): find_prefix(net, torch.empty(images, 3, side, side), names)  # noqa: E731
+    find = lambda images, side=416, names=(): prefix_of(net, torch.empty(images, 3, side, side), names)  # noqa: E731
     # Of 8 images conv1 makes 89 MB, pool1 22, conv2 44, pool2 11, conv3 22, pool3 6.
     assert find(8) == Prefix(6, 1)
     assert find(1) is None
@@ -32,8 +38,8 @@ def test_stages_end_where_the_maps_of_the_batch_fit_the_cache():
 def test_stages_with_more_weights_than_pixels_take_the_batch_at_once(small_cache):
     net = fused("resnet18", device="meta")
     # layer1 has 148,000 weights; of 224 pixels its map has 201,000, of 64 it has 16,000.
-    assert find_prefix(net, torch.empty(8, 3, 224, 224), ()) == Prefix(2, 1)
-    assert find_prefix(net, torch.empty(8, 3, 64, 64), ()) is None
+    assert prefix_of(net, torch.empty(8, 3, 224, 224)) == Prefix(2, 1)
+    assert prefix_of(net, torch.empty(8, 3, 64, 64)) is None
 
 
 @pytest.mark.parametrize("images", [2, 5])
@@ -42,7 +48,7 @@ def test_stages_with_more_weights_than_pixels_take_the_batch_at_once(small_cache
 def test_results_are_those_of_every_image(network, layout, images, small_cache):
     net = fused(network, num_classes=10)
     input = torch.randn(images, 3, 64, 64).contiguous(memory_format=layout)
-    assert find_prefix(net, input, ())
+    assert prefix_of(net, input)
     with torch.inference_mode():
         one_by_one = torch.cat([net(image[None]) for image in input])
         for _ in range(3):  # The second call is recorded.
@@ -52,7 +58,7 @@ def test_results_are_those_of_every_image(network, layout, images, small_cache):
 def test_features_are_those_of_the_whole_batch(small_cache):
     net = fused("resnet18", features_only=("layer2", "layer3"))
     input = torch.randn(3, 3, 224, 224)
-    assert find_prefix(net, input, net.feature_names) == Prefix(2, 1)
+    assert prefix_of(net, input, net.feature_names) == Prefix(2, 1)
     with torch.inference_mode():
         found, one_by_one = net(input), [net(image[None]) for image in input]
     assert list(found) == ["layer2", "layer3"]
@@ -80,15 +86,15 @@ def test_images_that_depend_on_one_another_stay_together(small_cache):
     for norm in (layer for layer in net.modules() if isinstance(layer, nn.BatchNorm2d)):
         norm.track_running_stats, norm.running_mean, norm.running_var = False, None, None
     net.fuse()
-    assert find_prefix(net, torch.zeros(4, 3, 64, 64), ()) is None
+    assert prefix_of(net, torch.zeros(4, 3, 64, 64)) is None
     net = fused("squeezenet1_1", num_classes=10)
     input = torch.zeros(4, 3, 64, 64)
-    assert find_prefix(net, input, ()) is not None
+    assert prefix_of(net, input) is not None
     net.features[2] = nn.Sequential(net.features[2], Mixing())
-    assert find_prefix(net, input, ()) is None
+    assert prefix_of(net, input) is None
     net = fused("squeezenet1_1", num_classes=10)
     net.features[2].train()
-    assert find_prefix(net, input, ()) is None
+    assert prefix_of(net, input) is None
 
 
 def test_training_and_gradients_take_the_whole_batch(small_cache, monkeypatch):
